@@ -1,0 +1,232 @@
+"""Files that are either whole or absent, and names made of content.
+
+Every write that matters goes to a temporary neighbour, is flushed to the disk and is then renamed over the target:
+a process killed at any moment leaves the old artifact or the new one, never a half. What this module leaves out is
+locking between machines: `folder_lock` guards one file system.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from puna.base.errors import ArtifactError, BusyError, InputError, StorageError, storage_errors
+
+PARTIAL = ".partial"
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Opens a temporary neighbour of `path`; renames it over `path` when the block ends without an error."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Gives an empty folder to fill; it becomes `path`, replacing what stood there, when the block ends.
+
+    The swap renames the old folder aside first, so the path is missing for a moment but never half-written;
+    `recover_folder` puts the old one back if a process died in that moment.
+    """
+    path = Path(path)
+    recover_folder(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if temporary.exists():
+            shutil.rmtree(temporary)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync_file(file)
+            move_folder(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Renames `source` to `target`, replacing a folder that stands there."""
+    old = _aside(target)
+    if target.exists():
+        target.rename(old)
+    source.rename(target)
+    _sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(path: Path) -> None:
+    """Finishes or undoes a `move_folder` that was cut off between its two renames."""
+    old = _aside(path)
+    if old.exists():
+        if path.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    with atomic_write(path, "w") as file:
+        file.write(text)
+
+
+def write_json(path: Path | str, data: Any) -> None:
+    write_text(path, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Parses a JSON file; a missing or damaged one is an `ArtifactError` that names it."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"There is no file {path}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtifactError(
+            f"{path} is not valid JSON: {error}.", hint="Delete it and run the command that wrote it again."
+        ) from error
+
+
+def write_jsonl(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Writes one JSON object a line, atomically; returns how many."""
+    count = 0
+    with atomic_write(path, "w") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_jsonl(path: Path | str) -> Iterator[dict[str, Any]]:
+    """Yields the objects of a JSON-lines file; a damaged line is an error that gives its number."""
+    path = Path(path)
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ArtifactError(f"{path}, line {number}: not valid JSON: {error}.") from error
+
+
+def hash_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_json(data: Any) -> str:
+    """Hash of a JSON value, independent of the order of keys."""
+    return hash_bytes(json.dumps(data, sort_keys=True, ensure_ascii=False, default=str).encode())
+
+
+def hash_file(path: Path | str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(path: Path | str, leave_out: Iterable[str] = ()) -> str:
+    """Hash of the relative names and contents of all files below a folder (or of a file alone)."""
+    path = Path(path)
+    if path.is_file():
+        return hash_file(path)
+    leave_out = set(leave_out)
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name not in leave_out)
+    return hash_json([[p.relative_to(path).as_posix(), hash_file(p)] for p in files])
+
+
+def safe_join(root: Path | str, relative: str) -> Path:
+    """`root/relative`, refusing a name that leads out of `root`."""
+    root = Path(root).resolve()
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root):
+        raise InputError(f"The name {relative!r} leads out of the folder {root}.", hint="Use a name inside it.")
+    return path
+
+
+def require_space(path: Path | str, needed: int) -> None:
+    """Refuses work that will need `needed` bytes at `path` where fewer are free."""
+    folder = Path(path)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"{path} needs {format_bytes(needed)} and its disk has {format_bytes(free)} free.",
+            hint="Free some space, or choose another folder with --out.",
+        )
+
+
+def format_bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+@contextmanager
+def folder_lock(folder: Path, wait: float = 0.0) -> Iterator[None]:
+    """Holds `folder/.lock` while the block runs, so that two processes cannot write one folder.
+
+    The kernel frees the lock when the process ends, however it ends.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+")
+    with file:
+        deadline = time.monotonic() + wait
+        while not _try_lock(file):
+            if time.monotonic() >= deadline:
+                raise BusyError(
+                    f"Another process is working in {folder}.", hint="Wait for it to end, or choose another --out."
+                )
+            time.sleep(0.1)
+        yield
+
+
+def _try_lock(file: IO[Any]) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

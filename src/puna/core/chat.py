@@ -1,0 +1,161 @@
+"""The conversation nouns, in the shape of OpenAI's messages.
+
+The same objects are fine-tuning data, the input of the chat format, the prompt of an engine, the memory of an
+agent and the body of an API call, so `to_json` and `from_json` are exact inverses and lose nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from puna.base.errors import InputError
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[str, ...] = get_args(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's request to run a tool.
+
+    Attributes:
+        name: the function's name.
+        arguments: keyword arguments, JSON values.
+        id: pairs the call with its result; "" where the format carries none.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        function = {"name": self.name, "arguments": json.dumps(self.arguments, ensure_ascii=False)}
+        return {"id": self.id, "type": "function", "function": function}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ToolCall:
+        """Reads OpenAI's form; `arguments` may be a JSON string (as on the wire) or already an object."""
+        function = data.get("function", data)
+        arguments = function.get("arguments", {})
+        if isinstance(arguments, str):
+            arguments = json.loads(arguments or "{}")
+        if not isinstance(arguments, Mapping):
+            raise InputError(f"the arguments of tool call {function.get('name')!r} are not an object: {arguments!r}")
+        return cls(name=function["name"], arguments=arguments, id=data.get("id", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn.
+
+    Attributes:
+        role: who speaks; "tool" carries a tool's result.
+        content: the text. "" where an assistant turn holds tool calls alone.
+        tool_calls: calls made by this (assistant) turn.
+        tool_call_id: for a tool's result, the call it answers.
+        name: for a tool's result, the tool's name.
+        end_of_turn: False where the speaker goes on after this message: an assistant turn that waits for a
+            tool's result (Llama's `eom_id` in place of `eot_id`).
+    """
+
+    role: Role
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+    end_of_turn: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            data["tool_calls"] = [call.to_json() for call in self.tool_calls]
+        if self.tool_call_id:
+            data["tool_call_id"] = self.tool_call_id
+        if self.name:
+            data["name"] = self.name
+        if not self.end_of_turn:
+            data["end_of_turn"] = False
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Message:
+        role = data.get("role")
+        if role not in ROLES:
+            raise InputError(f"a message has role {role!r}; the roles are {', '.join(ROLES)}")
+        content = data.get("content") or ""
+        if not isinstance(content, str):
+            content = _text_of_parts(content)
+        return cls(
+            role=role,
+            content=content,
+            tool_calls=tuple(ToolCall.from_json(call) for call in data.get("tool_calls") or ()),
+            tool_call_id=data.get("tool_call_id") or "",
+            name=data.get("name") or "",
+            end_of_turn=data.get("end_of_turn", True),
+        )
+
+
+def _text_of_parts(parts: Sequence[Mapping[str, Any]]) -> str:
+    """OpenAI's list form of a content: only text parts can be read by a text model."""
+    texts = []
+    for part in parts:
+        if part.get("type") != "text":
+            raise InputError(f"a message holds a part of type {part.get('type')!r}; only 'text' parts are supported")
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """What a model is told of a tool.
+
+    Attributes:
+        name: the function's name; `brave_search`, `wolfram_alpha` and `code_interpreter` are Llama's built-ins.
+        description: one or two sentences.
+        parameters: JSON schema of the keyword arguments (an object schema).
+    """
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+
+    def to_json(self) -> dict[str, Any]:
+        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": function}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ToolSpec:
+        function = data.get("function", data)
+        spec = {key: function[key] for key in ("description", "parameters") if function.get(key) is not None}
+        return cls(name=function["name"], **spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages in order, the tools that were on offer, and what is known about where they came from.
+
+    `meta` holds JSON values: for a conversation built from a document, the spans that its answers quote.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {"messages": [message.to_json() for message in self.messages]}
+        if self.tools:
+            data["tools"] = [tool.to_json() for tool in self.tools]
+        if self.meta:
+            data["meta"] = dict(self.meta)
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Conversation:
+        return cls(
+            messages=tuple(Message.from_json(message) for message in data["messages"]),
+            tools=tuple(ToolSpec.from_json(tool) for tool in data.get("tools") or ()),
+            meta=data.get("meta") or {},
+        )
