@@ -10,6 +10,7 @@
     │   └── VersionError        ... written by another major version of Puna
     ├── StorageError            the disk: full, read-only, not permitted
     ├── ResourceError           memory or a device that is not there
+    ├── TrainingError           a run that cannot go on: a loss that is not a number
     ├── MissingExtraError       an optional dependency that is not installed
     ├── RemoteError             another server: unreachable, refusing, answering nonsense
     └── BusyError               another process holds what is needed
@@ -83,6 +84,10 @@ class StorageError(PunaError, OSError):
 
 class ResourceError(PunaError):
     exit_code = 6
+
+
+class TrainingError(PunaError):
+    exit_code = 10
 
 
 class MissingExtraError(PunaError, ImportError):

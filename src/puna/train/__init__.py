@@ -1,0 +1,1 @@
+"""One trainer for every stage: optimizers, schedules, objectives, and exact resume."""
