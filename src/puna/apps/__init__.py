@@ -1,0 +1,1 @@
+"""Applications over the protocols: they know a `ChatModel`, and never which one."""

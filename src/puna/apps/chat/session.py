@@ -1,0 +1,109 @@
+"""A chat session: the conversation so far, its settings, and the passages that questions are answered from.
+
+No terminal here: a session is driven by whoever has a user. It is saved as JSON in the shape of `Conversation`, so a
+saved chat is also fine-tuning data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from puna.base.config import from_dict, override
+from puna.base.errors import InputError
+from puna.base.files import read_json, write_json
+from puna.core.chat import Conversation, Message
+from puna.core.completion import Completion, Done, SamplingParams, TextDelta
+from puna.core.protocols import ChatModel
+from puna.knowledge.chunk import Passage
+from puna.knowledge.grounding import grounded_prompt
+
+Lookup = Callable[[str], Sequence[Passage]]
+
+
+@dataclass(slots=True)
+class ChatSession:
+    """A conversation with a model.
+
+    Attributes:
+        model: who answers.
+        params: how it samples.
+        lookup: finds the passages for a question; None answers from the weights alone.
+        messages: all turns so far, the system message first where there is one.
+        shown: the passages that the last question was asked with.
+        last: the last answer.
+    """
+
+    model: ChatModel
+    params: SamplingParams = field(default_factory=SamplingParams)
+    lookup: Lookup | None = None
+    messages: list[Message] = field(default_factory=list)
+    shown: Sequence[Passage] = ()
+    last: Completion | None = None
+
+    def ask(self, text: str) -> Iterator[str]:
+        """Sends a user's turn; yields the answer as it comes. A turn that is broken off leaves no trace."""
+        self.shown = self.lookup(text) if self.lookup else ()
+        # Only a question that was grounded begins anew: its passage is all the context that the model was taught with.
+        question = Message("user", grounded_prompt(text, self.shown))
+        context = self._system() if self.shown else self.messages
+        for event in self.model.stream([*context, question], self.params):
+            if isinstance(event, TextDelta):
+                yield event.text
+            elif isinstance(event, Done):
+                self.last = event.completion
+                self.messages += [question, event.completion.message]
+
+    def retry(self) -> Iterator[str]:
+        """Answers the last question again."""
+        if len(self.messages) < 2 or self.messages[-1].role != "assistant":
+            raise InputError("There is no answer to try again.", hint="Ask something first.")
+        question = self.messages[-2]
+        kept = self.messages[:-2]
+        context = self._system() if self.shown else kept
+        for event in self.model.stream([*context, question], self.params):
+            if isinstance(event, TextDelta):
+                yield event.text
+            elif isinstance(event, Done):
+                self.last = event.completion
+                self.messages = [*kept, question, event.completion.message]
+
+    def set_system(self, text: str) -> None:
+        """Replaces the system message; an empty text removes it."""
+        rest = [message for message in self.messages if message.role != "system"]
+        self.messages = [Message("system", text), *rest] if text else rest
+
+    def set(self, assignment: str) -> None:
+        """Changes a sampling setting, written as name=value."""
+        self.params = override(self.params, [assignment])
+
+    def clear(self) -> None:
+        self.messages, self.shown, self.last = self._system(), (), None
+
+    def save(self, path: Path) -> None:
+        write_json(path, Conversation(tuple(self.messages)).to_json() | {"params": _settings(self.params)})
+
+    def load(self, path: Path) -> None:
+        data = read_json(path)
+        self.messages = list(Conversation.from_json(data).messages)
+        self.params = from_dict(SamplingParams, data.get("params", {}))
+        self.shown, self.last = (), None
+
+    def _system(self) -> list[Message]:
+        return [message for message in self.messages if message.role == "system"]
+
+
+def _settings(params: SamplingParams) -> dict[str, Any]:
+    """The settings that differ from the defaults."""
+    return {
+        f.name: getattr(params, f.name)
+        for f in fields(params)
+        if getattr(params, f.name) != getattr(SamplingParams(), f.name)
+    }
+
+
+def greedy(params: SamplingParams) -> SamplingParams:
+    """The same settings with the most probable token each time: for answers from documents."""
+    return replace(params, temperature=0.0)

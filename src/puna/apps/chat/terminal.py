@@ -1,0 +1,116 @@
+"""Chat in the terminal: streaming, a few commands, and a line that says where an answer comes from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from puna.apps.chat.session import ChatSession, Lookup
+from puna.base.errors import PunaError, near
+
+_HELP = """\
+/system TEXT    set the system message (without TEXT: remove it)
+/set NAME=VALUE change a sampling setting: temperature, top_p, top_k, min_p, max_tokens, seed, ...
+/documents      answer from the documents, or from the weights alone
+/retry          answer the last question again
+/clear          forget the conversation
+/save FILE      keep the conversation
+/load FILE      take up a kept conversation
+/help           this list
+/quit           leave (also Ctrl-D)"""
+
+
+class Terminal:
+    """Reads turns from a user and writes answers.
+
+    Args:
+        session: the conversation.
+        read: gives the next line for a prompt; raises EOFError at the end.
+        out: where answers go.
+    """
+
+    def __init__(self, session: ChatSession, read: Callable[[str], str] = input, out: IO[str] | None = None) -> None:
+        self.session = session
+        self.read = read
+        self.out = out or sys.stdout
+        self._lookup: Lookup | None = session.lookup
+        self._commands: dict[str, Callable[[str], None]] = {
+            "system": session.set_system,
+            "set": self._set,
+            "documents": self._documents,
+            "retry": lambda _: self._answer(session.retry()),
+            "clear": lambda _: session.clear(),
+            "save": lambda name: self._save(name),
+            "load": lambda name: self._load(name),
+            "help": lambda _: self._say(_HELP),
+        }
+
+    def run(self) -> None:
+        """Talks until the user leaves."""
+        while True:
+            try:
+                line = self.read("> ").strip()
+            except EOFError:
+                self._say("")
+                return
+            except KeyboardInterrupt:
+                self._say("  (/quit or Ctrl-D leaves)")
+                continue
+            if line in ("/quit", "/exit"):
+                return
+            if line:
+                self.turn(line)
+
+    def turn(self, line: str) -> None:
+        """One line of the user's: a command, or a question."""
+        try:
+            if line.startswith("/"):
+                name, _, rest = line[1:].partition(" ")
+                self._command(name)(rest.strip())
+            else:
+                self._answer(self.session.ask(line))
+        except KeyboardInterrupt:
+            self._say("\n  (stopped)")
+        except PunaError as error:
+            self._say(f"  {error}")
+
+    def _command(self, name: str) -> Callable[[str], None]:
+        if name not in self._commands:
+            hint = near(name, [*self._commands, "quit"])
+            return lambda _: self._say(f"  There is no command /{name}. {hint} /help lists them.")
+        return self._commands[name]
+
+    def _answer(self, pieces: Iterator[str]) -> None:
+        for piece in pieces:
+            self.out.write(piece)
+            self.out.flush()
+        self._say("")
+        if self.session.shown:
+            sources = ", ".join(dict.fromkeys(passage.source for passage in self.session.shown))
+            self._say(f"  [{sources}]")
+
+    def _set(self, assignment: str) -> None:
+        if assignment:
+            self.session.set(assignment)
+        self._say(f"  {self.session.params}")
+
+    def _documents(self, _: str) -> None:
+        if self._lookup is None:
+            self._say("  This model has no documents beside it.")
+            return
+        self.session.lookup = None if self.session.lookup else self._lookup
+        state = "on: answers come from passages of the documents" if self.session.lookup else "off"
+        self._say(f"  documents {state}")
+
+    def _save(self, name: str) -> None:
+        self.session.save(Path(name or "chat.json"))
+        self._say(f"  saved to {name or 'chat.json'}")
+
+    def _load(self, name: str) -> None:
+        self.session.load(Path(name or "chat.json"))
+        self._say(f"  {len(self.session.messages)} messages")
+
+    def _say(self, text: str) -> None:
+        print(text, file=self.out, flush=True)

@@ -1,0 +1,165 @@
+"""`puna raise`: from a folder of documents to a model that answers, as one config and a chain of stages.
+
+    read -> split -> tokenizer -> tokens -> pretrain -> sft -> evaluate -> report
+                 \\-> questions ------------------^---------^
+
+`scratch` and `from_base` are the two named recipes; each returns a complete `RaiseConfig`, in which everything can be
+overridden. The numbers that fit a size stand in `assets/scratch.toml`, chosen by measured runs
+(`benchmarks/results`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from puna.base.config import from_dict, to_toml
+from puna.base.errors import ConfigError, near
+from puna.base.files import folder_lock, hash_folder, write_text
+from puna.base.progress import Progress
+from puna.data import corpus
+from puna.data.conversations import QuestionConfig
+from puna.data.readers.reader import ReadConfig
+from puna.model.config import named_size
+from puna.recipes.run_folder import REPORT
+from puna.recipes.runner import Runner, Stage, StageContext, StageRecord
+from puna.recipes.stages import evaluate, finetune, index, pretrain, questions, read, split, tokenize
+from puna.recipes.stages.evaluate import EvaluateConfig
+from puna.recipes.stages.finetune import FinetuneConfig
+from puna.recipes.stages.pretrain import PretrainConfig
+from puna.recipes.stages.report import ReportConfig, report
+from puna.recipes.stages.split import SplitConfig
+from puna.recipes.stages.tokenize import TokenizerConfig
+
+RUN_CONFIG = "run.toml"
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseConfig:
+    """Everything that decides a run.
+
+    Attributes:
+        documents: the folder or file to learn from; "" is the standard library of the running Python.
+        base: "scratch", or the folder of a checkpoint to start from.
+        size: the shape of a model from scratch, a row of the sizes table.
+        device: "auto", "cpu", "cuda", ...
+    """
+
+    documents: str = ""
+    base: str = SCRATCH
+    size: str = "cria-3m"
+    device: str = "auto"
+    read: ReadConfig = field(default_factory=ReadConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    questions: QuestionConfig = field(default_factory=QuestionConfig)
+    sft: FinetuneConfig = field(default_factory=FinetuneConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+
+def scratch_sizes() -> list[str]:
+    return list(_scratch_table())
+
+
+def scratch(size: str, documents: str = "") -> RaiseConfig:
+    """The recipe of a model from scratch of this size."""
+    table = _scratch_table()
+    if size not in table:
+        raise ConfigError(f"There is no scratch size {size!r}.", hint=near(size, table))
+    return from_dict(RaiseConfig, {**table[size], **_documents(documents), "size": size})
+
+
+def from_base(base: str, documents: str = "") -> RaiseConfig:
+    """The recipe of a base model that is trained on: low-rank adapters, at rates that keep what it knows."""
+    table = tomllib.loads(_asset("base.toml"))
+    return from_dict(RaiseConfig, {**table, **_documents(documents), "base": base})
+
+
+def _scratch_table() -> Mapping[str, Mapping[str, Any]]:
+    return tomllib.loads(_asset("scratch.toml"))
+
+
+def _asset(name: str) -> str:
+    return resources.files("puna.recipes").joinpath(f"assets/{name}").read_text(encoding="utf-8")
+
+
+def _documents(documents: str) -> dict[str, Any]:
+    if documents:
+        return {"documents": documents}
+    return {"documents": "", "read": corpus.standard_library()[1]}
+
+
+def raise_model(
+    config: RaiseConfig, folder: Path, progress: Progress, *, until: str | None = None, force: tuple[str, ...] = ()
+) -> dict[str, StageRecord]:
+    """Runs the recipe in `folder`: skips what is unchanged, resumes what was cut off.
+
+    Args:
+        config: the whole of it; written to `folder/run.toml`.
+        folder: the run folder.
+        progress: who watches.
+        until: the last stage to run; None for all.
+        force: stages to run although nothing has changed.
+    """
+    with folder_lock(folder):
+        write_text(folder / RUN_CONFIG, to_toml(config))
+        records = Runner(folder, stages(config), progress, force).run(until)
+        if "report" in records:
+            page = (folder / "report" / REPORT).read_text(encoding="utf-8")
+            write_text(folder / REPORT, page)
+        return records
+
+
+def stages(config: RaiseConfig) -> list[Stage]:
+    """The chain of a config's stages."""
+    root = Path(config.documents).expanduser() if config.documents else corpus.standard_library()[0]
+    base = None if config.base == SCRATCH else Path(config.base).expanduser()
+    tokenizer_work: Callable[[StageContext], Mapping[str, Any]]
+    if base is None:
+        shape = named_size(config.size)
+        tokenizer_work = partial(tokenize.train_tokenizer, config=config.tokenizer)
+        pretrain_work = partial(pretrain.from_scratch, shape=shape, config=config.pretrain, device=config.device)
+    else:
+        tokenizer_work = partial(tokenize.take_tokenizer, base=base)
+        pretrain_work = partial(pretrain.continued, base=base, config=config.pretrain, device=config.device)
+    models = ("pretrain", "sft")
+    return [
+        Stage("read", "documents", partial(read.read, root=root, config=config.read), config.read,
+              outside=partial(read.source_hash, root)),
+        Stage("split", "documents", partial(split.split_documents, config=config.split), config.split, ("read",)),
+        Stage("tokenizer", "tokenizer", tokenizer_work, config.tokenizer, ("split",),
+              outside=partial(_base_hash, base)),
+        Stage("tokens", "tokens", tokenize.write_tokens, config.tokenizer, ("split", "tokenizer")),
+        Stage("pretrain", "checkpoint", pretrain_work, _Shaped(config.size, config.base, config.pretrain),
+              ("tokens", "tokenizer"), outside=partial(_base_hash, base), temporary=("state",)),
+        Stage("questions", "conversations", partial(questions.make_questions, config=config.questions, seed=0),
+              config.questions, ("split",)),
+        Stage("index", "index", partial(index.build_index, max_chars=config.questions.passage_chars), config.questions,
+              ("read",)),
+        Stage("sft", "checkpoint", partial(finetune.finetune, config=config.sft, device=config.device), config.sft,
+              ("pretrain", "questions"), temporary=("state", "tokens")),
+        Stage("evaluate", "scores", partial(evaluate.evaluate, models=models, config=config.evaluate,
+              device=config.device), config.evaluate, ("split", "questions", *models)),
+        Stage("report", "report", partial(report, config=config.report), config.report, ("evaluate",)),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Shaped:
+    """What decides the pre-training beside its inputs."""
+
+    size: str
+    base: str
+    pretrain: PretrainConfig
+
+
+def _base_hash(base: Path | None) -> dict[str, str]:
+    return {} if base is None else {str(base): hash_folder(base)}

@@ -1,0 +1,42 @@
+"""Where things are in a run folder: the best checkpoint, the index of passages, the report.
+
+It imports no stage, so that finding a model does not load the machinery that made it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from puna.base.errors import ArtifactError, InputError
+
+LINEAGE = "lineage.json"
+CHECKPOINT = "checkpoint"
+INDEX = "index/passages"
+REPORT = "report.html"
+# The stages that make checkpoints, the last first.
+_MODEL_STAGES = ("sft", "pretrain")
+
+
+def is_run(path: Path | str) -> bool:
+    return (Path(path) / LINEAGE).exists()
+
+
+def checkpoint_folder(path: Path | str) -> Path:
+    """The checkpoint of the last training stage of a run; another folder is taken to be a checkpoint itself."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise InputError(f"There is no folder {path}.", hint="Give a run folder of puna raise, or a checkpoint.")
+    if not is_run(path):
+        return path
+    for stage in _MODEL_STAGES:
+        if (path / stage / CHECKPOINT).exists():
+            return path / stage / CHECKPOINT
+    raise ArtifactError(
+        f"The run {path} has no model yet.", hint="Run puna raise on it again; it goes on where it was."
+    )
+
+
+def index_folder(path: Path | str) -> Path | None:
+    """The index of a run's passages, where there is one."""
+    folder = Path(path).expanduser() / INDEX
+    return folder if is_run(path) and folder.exists() else None

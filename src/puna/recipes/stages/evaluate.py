@@ -1,0 +1,132 @@
+"""Evaluation: bits per byte of the held-out text beside xz, and answers to held-out questions, after each stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from puna.base.files import write_json, write_jsonl
+from puna.core.completion import SamplingParams
+from puna.core.document import Document
+from puna.core.verdict import Task
+from puna.data import corpus
+from puna.engine.local import LocalModel
+from puna.evals.answers import ask
+from puna.evals.bits import bits_per_byte
+from puna.evals.compression import xz_bits
+from puna.recipes.run_folder import CHECKPOINT
+from puna.recipes.runner import StageContext
+from puna.recipes.stages.questions import load_tasks
+from puna.recipes.stages.split import HELD_OUT, TRAIN
+
+SCORES = "scores.json"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateConfig:
+    """What is measured.
+
+    Attributes:
+        tasks: held-out questions that are asked, at most.
+        max_answer_tokens: an answer is cut off here.
+        samples: texts that the pre-trained model writes for the report.
+        sample_tokens: their length.
+        max_bytes: held-out text that is scored, at most.
+        dtype: of the weights.
+    """
+
+    tasks: int = 300
+    max_answer_tokens: int = 96
+    samples: int = 3
+    sample_tokens: int = 120
+    max_bytes: int = 4_000_000
+    dtype: str = "float32"
+
+
+def evaluate(context: StageContext, models: Sequence[str], config: EvaluateConfig, device: str) -> Mapping[str, Any]:
+    """Scores the checkpoints of the named stages on what none of them has seen."""
+    train = corpus.read(context.inputs["split"] / TRAIN)
+    held_out = _limited(corpus.read(context.inputs["split"] / HELD_OUT), config.max_bytes)
+    tasks = load_tasks(context)[: config.tasks]
+    scores: dict[str, Any] = {"stages": {}}
+    if held_out:
+        context.progress.say("compressing the same text with xz -9e")
+        scores["xz"] = asdict(xz_bits(train, held_out))
+    for name in models:
+        model = LocalModel.load(context.inputs[name] / CHECKPOINT, config.dtype, device)
+        scores["stages"][name] = _score(context, name, model, held_out, tasks, config)
+    write_json(context.folder / SCORES, scores)
+    return _summary(scores)
+
+
+def _score(
+    context: StageContext,
+    name: str,
+    model: LocalModel,
+    held_out: Sequence[Document],
+    tasks: Sequence[Task],
+    config: EvaluateConfig,
+) -> dict[str, Any]:
+    scores: dict[str, Any] = {}
+    if held_out:
+        total = sum(len(model.tokenizer.encode(document.text)) for document in held_out)
+        with context.progress.task(f"bits, {name}", total, "tokens") as bar:
+            measured = bits_per_byte(
+                model,
+                lambda text: model.tokenizer.encode(text, bos=True),
+                held_out,
+                model.config.max_position_embeddings,
+                bar.advance,
+            )
+        scores["bits_per_byte"] = asdict(measured)
+        scores["samples"] = _samples(model, held_out[: config.samples], config)
+    if tasks:
+        started = time.monotonic()
+        answers = ask(model, tasks, SamplingParams(temperature=0, max_tokens=config.max_answer_tokens))
+        write_jsonl(context.folder / f"answers-{name}.jsonl", (sample.to_json() for sample in answers.samples))
+        context.progress.say(
+            f"{name}: {answers.exact.value:.1%} of {answers.exact.count} held-out answers exact, "
+            f"token F1 {answers.f1.value:.3f}, {time.monotonic() - started:.0f} s"
+        )
+        scores["exact_match"], scores["token_f1"] = asdict(answers.exact), asdict(answers.f1)
+        scores["by_kind"] = {kind: asdict(score) for kind, score in answers.by_kind.items()}
+    return scores
+
+
+def _samples(model: LocalModel, documents: Sequence[Document], config: EvaluateConfig) -> list[dict[str, str]]:
+    """What the model writes after the beginnings of held-out documents."""
+    prompts = ["\n".join(document.text.splitlines()[:6])[:400] + "\n" for document in documents]
+    params = SamplingParams(temperature=0.7, top_p=0.9, max_tokens=config.sample_tokens, seed=0)
+    written = model.generate(prompts, params)
+    return [
+        {"source": document.source, "prompt": prompt, "text": completion.message.content}
+        for document, prompt, completion in zip(documents, prompts, written, strict=True)
+    ]
+
+
+def _limited(documents: Sequence[Document], max_bytes: int) -> list[Document]:
+    kept, size = [], 0
+    for document in documents:
+        size += len(document.text.encode())
+        if kept and size > max_bytes:
+            break
+        kept.append(document)
+    return kept
+
+
+def _summary(scores: Mapping[str, Any]) -> dict[str, Any]:
+    summary: dict[str, Any] = {f"xz_{key}": value for key, value in scores.get("xz", {}).items()}
+    for name, measured in scores["stages"].items():
+        if "bits_per_byte" in measured:
+            summary[f"{name}_bits_per_byte"] = measured["bits_per_byte"]["value"]
+        if "exact_match" in measured:
+            summary[f"{name}_exact_match"] = measured["exact_match"]["value"]
+            summary[f"{name}_token_f1"] = measured["token_f1"]["value"]
+    return summary
+
+
+def scores_path(stage_folder: Path) -> Path:
+    return stage_folder / SCORES
