@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from puna.base.errors import VersionError
+from puna.base.errors import ArtifactError, VersionError
 from puna.base.files import read_json, write_json
 
 CARD = "card.json"
@@ -49,9 +49,11 @@ class Card:
 
     @classmethod
     def read(cls, folder: Path | str) -> Card:
-        """Reads a folder's card; refuses one of another major format."""
+        """Reads a folder's card; refuses one that is damaged or of another major format."""
         path = Path(folder) / CARD
         data = read_json(path)
+        if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
+            raise ArtifactError(f"{path} is not the card of an artifact: it names no kind.")
         found = str(data.get("format", "0"))
         if found.split(".")[0] != FORMAT.split(".")[0]:
             raise VersionError(

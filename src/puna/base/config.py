@@ -9,6 +9,7 @@ dictionaries: a run's `run.toml` shows every value that was used, so nothing may
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tomllib
 import types
 import typing
@@ -53,7 +54,10 @@ def from_dict(cls: type[T], data: Mapping[str, Any], at: str = "") -> T:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The inverse of `from_dict`: plain data, without the keys whose value is None (TOML has no null)."""
+    """The inverse of `from_dict`: plain data, without the keys whose value is None (TOML has no null).
+
+    So a setting that may be None must have None as its default.
+    """
     return {
         field.name: _plain(value)
         for field in dataclasses.fields(config)
@@ -70,22 +74,28 @@ def read_toml(path: Path | str) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"There is no file {path}.") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
 
 
 def override(config: T, assignments: Iterable[str]) -> T:
-    """A copy of `config` with `a.b=value` applied for each assignment, read as TOML and else as text."""
+    """A copy of `config` with `a.b=value` applied for each assignment.
+
+    A value is read as TOML where it is TOML and else as text; for a setting that holds text or a path it is taken as
+    it stands. `none` unsets an optional.
+    """
     data = to_dict(config)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"--set {assignment!r} has no '='.", hint="Write it as --set section.key=value.")
-        _assign(type(config), data, key.strip(), _literal(text.strip()))
+        _assign(type(config), data, key.strip(), text.strip())
     return from_dict(type(config), data)
 
 
-def _assign(cls: type, data: dict[str, Any], path: str, value: Any) -> None:
+def _assign(cls: type, data: dict[str, Any], path: str, text: str) -> None:
     *parents, last = path.split(".")
     done = ""
     for name in parents:
@@ -95,28 +105,33 @@ def _assign(cls: type, data: dict[str, Any], path: str, value: Any) -> None:
     hints = typing.get_type_hints(cls)
     if last not in hints:
         raise ConfigError(f"There is no setting {path!r}.", hint=near(last, hints))
-    if value is None:
-        data.pop(last, None)
-    else:
-        data[last] = value
+    data[last] = _literal(text, hints[last])
 
 
 def _nested(cls: type, name: str, path: str, parent: str) -> type:
     hints = typing.get_type_hints(cls)
     if name not in hints:
         raise ConfigError(f"There is no section {path!r}.", hint=near(name, hints))
-    for candidate in (hints[name], *get_args(hints[name])):
+    for candidate in _members(hints[name]):
         if dataclasses.is_dataclass(candidate):
             return typing.cast(type, candidate)
     raise ConfigError(f"{path!r} is one value and has no settings of its own.")
 
 
-def _literal(text: str) -> Any:
-    if text in ("none", "null"):
+def _members(hint: Any) -> tuple[Any, ...]:
+    """The types that a union allows; any other hint is its only member."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _literal(text: str, hint: Any) -> Any:
+    kinds = _members(hint)
+    if text in ("none", "null") and type(None) in kinds:
         return None
+    if set(kinds) <= {str, Path, type(None)} and not text.startswith(('"', "'")):
+        return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # not TOML, or an integer of more digits than Python reads
         return text
 
 
@@ -144,11 +159,11 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(args, value, at)
     if origin is Literal:
-        if value in args:
+        if any(value == arg and type(value) is type(arg) for arg in args):  # else True would pass for 1
             return value
         raise ConfigError(f"{at} is {value!r}; it must be one of {', '.join(map(repr, args))}.")
     if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, Iterable):
+        if not isinstance(value, (list, tuple)):
             raise _wrong_type(at, value, "a list")
         items = list(value)
         kinds = [args[0]] * len(items) if args[-1] is Ellipsis else list(args)
@@ -180,13 +195,13 @@ def _convert_union(args: tuple[Any, ...], value: Any, at: str) -> Any:
 
 def _convert_scalar(hint: Any, value: Any, at: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > sys.float_info.max:
+            raise ConfigError(f"{at} is too large; the largest number is {sys.float_info.max:.3g}.")
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)  # TOML reads 1e6 as a float
     if hint is Path and isinstance(value, str):
         return Path(value)
-    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise _wrong_type(
             at,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import resource
 import sys
 from pathlib import Path
@@ -64,11 +65,17 @@ def cpu_has_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16", "svebf16"} & flags)
 
 
+_VM_HWM = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
+
+
+def _read(path: str) -> str:
+    """A file of Linux's /proc, or "" on systems that have none."""
+    file = Path(path)
+    return file.read_text(errors="replace") if file.exists() else ""
+
+
 def _cpu_flags() -> set[str]:
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return set()
-    for line in cpuinfo.read_text(errors="replace").splitlines():
+    for line in _read("/proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip().lower() in ("flags", "features"):
             return set(value.split())
@@ -103,9 +110,8 @@ def memory_used(device: torch.device | None = None) -> int:
         import torch
 
         return torch.cuda.memory_reserved(device)
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if statm := _read("/proc/self/statm"):
+        return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return peak_memory()
 
 
@@ -115,6 +121,9 @@ def peak_memory(device: torch.device | None = None) -> int:
         import torch
 
         return torch.cuda.max_memory_reserved(device)
+    # getrusage would count the process that started this one, which lives on in it until exec.
+    if match := _VM_HWM.search(_read("/proc/self/status")):
+        return int(match[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -136,9 +145,7 @@ def describe_machine() -> dict[str, str | int]:
 
 
 def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    for line in _read("/proc/cpuinfo").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -129,6 +129,7 @@ _STORAGE_REASONS = {
     errno.EACCES: ("permission denied", "Choose a folder that you may write to, or change its permissions."),
     errno.EPERM: ("operation not permitted", "Choose a folder that you may write to."),
     errno.EROFS: ("the file system is read-only", "Choose another folder."),
+    errno.EEXIST: ("a part of the path is a file, not a folder", "Choose another path."),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "Choose another path."),
     errno.EISDIR: ("the path is a folder, not a file", "Choose another path."),
     errno.ENAMETOOLONG: ("the name is too long for this file system", "Choose a shorter path."),

@@ -10,33 +10,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from puna.base.errors import ArtifactError, BusyError, InputError, StorageError, storage_errors
 
 PARTIAL = ".partial"
-_CHUNK = 1 << 20
 
 
 @contextmanager
 def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Opens a temporary neighbour of `path`; renames it over `path` when the block ends without an error."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
         try:
             with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            _sync_folder(path.parent)
+            _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -49,21 +49,49 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     `recover_folder` puts the old one back if a process died in that moment.
     """
     path = Path(path)
-    recover_folder(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if temporary.exists():
-            shutil.rmtree(temporary)
+        recover_folder(path)
+        temporary = _temporary(path)
         temporary.mkdir()
         try:
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _sync_file(file)
+            for entry in (*temporary.rglob("*"), temporary):
+                if entry.is_file() or entry.is_dir():
+                    _sync(entry)
             move_folder(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """This thread's temporary neighbour of `path`; those that killed processes have left are deleted."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.\d+{re.escape(PARTIAL)}")
+    for neighbour in path.parent.iterdir():
+        if (match := names.fullmatch(neighbour.name)) and not _is_alive(int(match[1])):
+            _delete(neighbour)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}{PARTIAL}")
+    _delete(temporary)
+    return temporary
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass  # another user's process, or a name that is not ours
+    return True
+
+
+def _delete(path: Path) -> None:
+    """Deletes litter; that some of it cannot be deleted is no reason not to write."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def move_folder(source: Path, target: Path) -> None:
@@ -72,7 +100,7 @@ def move_folder(source: Path, target: Path) -> None:
     if target.exists():
         target.rename(old)
     source.rename(target)
-    _sync_folder(target.parent)
+    _sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -90,12 +118,8 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
+def _sync(path: Path) -> None:
+    """Flushes a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -117,12 +141,18 @@ def read_json(path: Path | str) -> Any:
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"There is no file {path}.") from error
+    except OSError as error:
+        _refuse_unreadable(path, error)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(
             f"{path} is not valid JSON: {error}.", hint="Delete it and run the command that wrote it again."
         ) from error
+
+
+def _refuse_unreadable(path: Path, error: OSError) -> NoReturn:
+    if isinstance(error, FileNotFoundError):
+        raise ArtifactError(f"There is no file {path}.") from error
+    raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def write_jsonl(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -138,14 +168,21 @@ def write_jsonl(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
 def read_jsonl(path: Path | str) -> Iterator[dict[str, Any]]:
     """Yields the objects of a JSON-lines file; a damaged line is an error that gives its number."""
     path = Path(path)
-    with path.open(encoding="utf-8") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        _refuse_unreadable(path, error)
+    with file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
+                row = json.loads(line)
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
                 raise ArtifactError(f"{path}, line {number}: not valid JSON: {error}.") from error
+            if not isinstance(row, dict):
+                raise ArtifactError(f"{path}, line {number}: {row!r} is not a JSON object.")
+            yield row
 
 
 def hash_bytes(data: bytes) -> str:
@@ -175,7 +212,10 @@ def hash_folder(path: Path | str, leave_out: Iterable[str] = ()) -> str:
 def safe_join(root: Path | str, relative: str) -> Path:
     """`root/relative`, refusing a name that leads out of `root`."""
     root = Path(root).resolve()
-    path = (root / relative).resolve()
+    try:
+        path = (root / relative).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a null byte, or links in a circle
+        raise InputError(f"{relative!r} cannot be a file's name: {error}.") from error
     if not path.is_relative_to(root):
         raise InputError(f"The name {relative!r} leads out of the folder {root}.", hint="Use a name inside it.")
     return path

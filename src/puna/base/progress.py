@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from puna.base.errors import storage_errors
+from puna.base.files import read_jsonl, write_jsonl
 
 
 class Task(Protocol):
@@ -90,9 +91,12 @@ class _LineTask:
         seconds = self.shown - self.started
         rate = (self.done - self.first) / seconds if seconds > 0 else 0.0
         share = f" of {self.total:,.0f}" if self.total else ""
-        left = f", {format_seconds((self.total - self.done) / rate)} left" if self.total and rate else ""
-        values = "".join(f", {key} {format_value(value)}" for key, value in self.values.items())
-        self.lines.say(f"{self.name}: {self.done:,.0f}{share} {self.unit}{values}, {format_seconds(seconds)}{left}")
+        parts = [f"{self.done:,.0f}{share} {self.unit}".rstrip()]
+        parts += [f"{key} {format_value(value)}" for key, value in self.values.items()]
+        parts.append(format_seconds(seconds))
+        if self.total and self.done < self.total and rate > 0:
+            parts.append(f"{format_seconds((self.total - self.done) / rate)} left")
+        self.lines.say(f"{self.name}: {', '.join(parts)}")
 
 
 class Bars:
@@ -104,7 +108,7 @@ class Bars:
         from rich.progress import Progress as RichProgress
 
         self.console = Console(stderr=True)
-        self._bars = lambda: RichProgress(
+        self._bars: Callable[[], Any] = lambda: RichProgress(
             TextColumn("[bold]{task.description:<14}"),
             BarColumn(bar_width=28),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -156,14 +160,10 @@ class MetricsLog:
             file.write(json.dumps(values) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        return list(read_jsonl(self.path)) if self.path.exists() else []
 
-    def keep(self, predicate: Any) -> None:
+    def keep(self, predicate: Callable[[dict[str, Any]], bool]) -> None:
         """Drops the rows for which `predicate(row)` is false: a resumed stage writes its lost steps again."""
-        from puna.base.files import write_jsonl
-
         rows = self.read()
         kept = [row for row in rows if predicate(row)]
         if len(kept) < len(rows):

@@ -71,9 +71,13 @@ def questions(
     config = override(QuestionConfig(), settings)
     made = build_conversations(kept, config, seed)
     if teacher:
-        from puna.recipes.teaching import taught_conversations
+        from puna.recipes.teaching import TeachingConfig, taught_conversations
 
-        made += taught_conversations(kept, config, teacher, teacher_model, out.with_suffix(".cache"), progress)
+        cache = out.with_suffix(".teacher")
+        taught, _ = taught_conversations(
+            kept, config.passage_chars, TeachingConfig(teacher, teacher_model), cache, progress
+        )
+        made += taught
     write_conversations(out, made)
     kinds = Counter(kind for conversation in made for kind in conversation.meta.get("kinds", ()))
     for kind, count in kinds.most_common():

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from puna.base.errors import InputError
+from puna.base.errors import InputError, ToolCallError
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -38,13 +38,32 @@ class ToolCall:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ToolCall:
         """Reads OpenAI's form; `arguments` may be a JSON string (as on the wire) or already an object."""
-        function = data.get("function", data)
+        function, name = _named_function(data, "tool call")
         arguments = function.get("arguments", {})
         if isinstance(arguments, str):
-            arguments = json.loads(arguments or "{}")
+            try:
+                arguments = json.loads(arguments or "{}")
+            except json.JSONDecodeError as error:
+                raise ToolCallError(f"the arguments of tool call {name!r} are not JSON: {error}") from error
         if not isinstance(arguments, Mapping):
-            raise InputError(f"the arguments of tool call {function.get('name')!r} are not an object: {arguments!r}")
-        return cls(name=function["name"], arguments=arguments, id=data.get("id", ""))
+            raise ToolCallError(f"the arguments of tool call {name!r} are not an object: {arguments!r}")
+        return cls(name=name, arguments=arguments, id=data.get("id") or "")
+
+
+def _table(data: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise InputError(f"a {what} is {data!r}; it must be an object")
+    return data
+
+
+def _named_function(data: Any, what: str) -> tuple[Mapping[str, Any], str]:
+    """What OpenAI's form holds under "function", and the name there; the form without that level is read too."""
+    table = _table(data, what)
+    function = _table(table.get("function", table), what)
+    name = function.get("name")
+    if not isinstance(name, str) or not name:
+        raise InputError(f"a {what} names no function: {data!r}")
+    return function, name
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +101,7 @@ class Message:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Message:
-        role = data.get("role")
+        role = _table(data, "message").get("role")
         if role not in ROLES:
             raise InputError(f"a message has role {role!r}; the roles are {', '.join(ROLES)}")
         content = data.get("content") or ""
@@ -98,13 +117,16 @@ class Message:
         )
 
 
-def _text_of_parts(parts: Sequence[Mapping[str, Any]]) -> str:
+def _text_of_parts(parts: Any) -> str:
     """OpenAI's list form of a content: only text parts can be read by a text model."""
+    if not isinstance(parts, Sequence):
+        raise InputError(f"a message has content {parts!r}; it must be text or a list of parts")
     texts = []
     for part in parts:
-        if part.get("type") != "text":
-            raise InputError(f"a message holds a part of type {part.get('type')!r}; only 'text' parts are supported")
-        texts.append(part["text"])
+        kind, text = _table(part, "message's part").get("type"), part.get("text")
+        if kind != "text" or not isinstance(text, str):
+            raise InputError(f"a message holds a part of type {kind!r}; only 'text' parts are supported")
+        texts.append(text)
     return "".join(texts)
 
 
@@ -128,9 +150,9 @@ class ToolSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ToolSpec:
-        function = data.get("function", data)
+        function, name = _named_function(data, "tool")
         spec = {key: function[key] for key in ("description", "parameters") if function.get(key) is not None}
-        return cls(name=function["name"], **spec)
+        return cls(name=name, **spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +176,11 @@ class Conversation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Conversation:
+        messages = _table(data, "conversation").get("messages")
+        if not isinstance(messages, Sequence) or isinstance(messages, str):
+            raise InputError(f"a conversation has messages {messages!r}; it must have a list of them")
         return cls(
-            messages=tuple(Message.from_json(message) for message in data["messages"]),
+            messages=tuple(Message.from_json(message) for message in messages),
             tools=tuple(ToolSpec.from_json(tool) for tool in data.get("tools") or ()),
             meta=data.get("meta") or {},
         )

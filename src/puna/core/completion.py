@@ -79,6 +79,7 @@ class Completion:
         message: the assistant's turn, tool calls parsed.
         usage: what it took.
         stop_reason: why it ended.
+        ids: the new tokens, the one that ended the answer included; empty from a provider that does not say.
         logprobs: one per new token, when they were asked for.
         cost: price in US dollars; 0 for a model on this machine.
     """
@@ -86,6 +87,7 @@ class Completion:
     message: Message
     usage: Usage = field(default_factory=Usage)
     stop_reason: StopReason = "end_of_turn"
+    ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     cost: float = 0.0
 

@@ -90,7 +90,7 @@ class Curriculum:
 
     def __init__(self, phases: Sequence[tuple[int, Loader]]) -> None:
         firsts = [first for first, _ in phases]
-        if not phases or firsts[0] != 0 or firsts != sorted(firsts):
+        if not phases or firsts[0] != 0 or firsts != sorted(set(firsts)):
             raise ConfigError(f"The phases of a curriculum begin at steps {firsts}; they must rise from 0.")
         self.phases = list(phases)
 

@@ -37,11 +37,16 @@ class TokenShards:
             self._ids = np.memmap(folder / "tokens.bin", dtype=self.card.config["dtype"], mode="r")
             self.masked = bool(self.card.config["masked"])
             self._mask = np.memmap(folder / "mask.bin", dtype=np.bool_, mode="r") if self.masked else None
-        except (OSError, ValueError, KeyError) as error:
+            if self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any():
+                raise ValueError("the index does not rise from 0")
+            total = int(self.offsets[-1])
+        except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
             raise ArtifactError(f"The token shards in {folder} cannot be read: {error}.") from error
-        if len(self._ids) != self.offsets[-1] or (self._mask is not None and len(self._mask) != self.offsets[-1]):
+        if len(self._ids) != total or (self._mask is not None and len(self._mask) != total):
             raise ArtifactError(
-                f"The token shards in {folder} hold {len(self._ids)} tokens; their index says {self.offsets[-1]}.",
+                f"The token shards in {folder} hold {len(self._ids)} tokens"
+                + ("" if self._mask is None else f" and {len(self._mask)} mask bytes")
+                + f"; their index says {total}.",
                 hint="Delete the folder and run the command that wrote it again.",
             )
 
@@ -107,6 +112,11 @@ def write_shards(
 
 def _check(ids: np.ndarray, mask: np.ndarray | None, vocab_size: int, masked: bool, segment: int) -> None:
     if masked != (mask is not None) or (mask is not None and len(mask) != len(ids)):
-        raise InputError(f"Segment {segment} has {len(ids)} ids, and its mask does not match those before it.")
-    if len(ids) and (int(ids.max()) >= vocab_size or int(ids.min()) < 0):
-        raise InputError(f"Segment {segment} holds token id {int(ids.max())}; the vocabulary has {vocab_size} ids.")
+        found = "no mask" if mask is None else f"a mask of {len(mask)}"
+        raise InputError(
+            f"Segment {segment} has {len(ids)} ids and {found}.",
+            hint="Give every segment a mask as long as its ids, or none to any.",
+        )
+    for id_ in (int(ids.max()), int(ids.min())) if len(ids) else ():
+        if not 0 <= id_ < vocab_size:
+            raise InputError(f"Segment {segment} holds token id {id_}; the vocabulary has {vocab_size} ids.")

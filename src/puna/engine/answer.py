@@ -7,9 +7,10 @@ text of both.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from puna.core.chat import Message
+from puna.core.chat import Message, ToolCall
 from puna.core.completion import TextDelta, ToolCallDelta
 from puna.engine.stopping import StopStrings
 from puna.tokenizer import Tokenizer
@@ -38,6 +39,7 @@ class Answer:
     def __init__(self, reader: Reader, stop: Sequence[str]) -> None:
         self._reader = reader
         self._stop = StopStrings(stop)
+        self._calls: list[ToolCall] = []
 
     @property
     def stopped(self) -> bool:
@@ -55,17 +57,18 @@ class Answer:
         return [*events, TextDelta(rest)] if rest else events
 
     def message(self) -> Message:
-        """The whole answer, once it is closed; without what follows a stop string."""
-        message = self._reader.finish()
-        return Message("assistant", self._stop.text) if self.stopped else message
+        """The whole answer, once it is closed: what has been passed on."""
+        return replace(self._reader.finish(), content=self._stop.text, tool_calls=tuple(self._calls))
 
     def _pass(self, events: Sequence[Event]) -> list[Event]:
         passed: list[Event] = []
         for event in events:
-            if not isinstance(event, TextDelta):
+            if isinstance(event, TextDelta):
+                if text := self._stop.feed(event.text):
+                    passed.append(TextDelta(text))
+            elif not self.stopped:
+                self._calls.append(event.call)
                 passed.append(event)
-            elif text := self._stop.feed(event.text):
-                passed.append(TextDelta(text))
         return passed
 
 

@@ -9,7 +9,7 @@ Shapes: B rows, T tokens, V vocab_size.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -54,14 +54,20 @@ class Generator:
     Args:
         model: in eval mode.
         stop_ids: token id -> why generation ends there.
+        vocab_size: the ids below it are generated; the embedding may have more rows than the tokenizer has ids.
     """
 
-    def __init__(self, model: Transformer, stop_ids: dict[int, StopReason]) -> None:
+    def __init__(self, model: Transformer, stop_ids: Mapping[int, StopReason], vocab_size: int) -> None:
         self.model = model
         self.stop_ids = stop_ids
+        self.vocab_size = vocab_size
 
     def rows(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[Row]:
-        """Checks prompts and makes rows of them."""
+        """Checks prompts and makes rows of them.
+
+        Raises:
+            InputError: a prompt without tokens, without room for one more, or with an id that the model does not have.
+        """
         limit = self.model.config.max_position_embeddings
         for prompt in prompts:
             if not prompt:
@@ -70,6 +76,12 @@ class Generator:
                 raise InputError(
                     f"The prompt has {len(prompt)} tokens; the model's context holds {limit}.",
                     hint=f"Shorten it to at most {limit - 1} tokens.",
+                )
+            if not 0 <= min(prompt) <= max(prompt) < self.model.config.vocab_size:
+                raise InputError(
+                    f"The prompt has ids from {min(prompt)} to {max(prompt)}; the model's are 0 to "
+                    f"{self.model.config.vocab_size - 1}.",
+                    hint="Encode it with the model's own tokenizer.",
                 )
         return [Row(i, prompt, params, Sampler(params, prompt)) for i, prompt in enumerate(prompts)]
 
@@ -111,7 +123,7 @@ class Generator:
             positions_BT,
             documents_BT,
             cache,
-            head=lambda hidden_BTD, weight_VD: heads.logits(hidden_BTD[:, -1], weight_VD),
+            head=lambda hidden_BTD, weight_VD: heads.logits(hidden_BTD[:, -1], weight_VD[: self.vocab_size]),
         )
 
     def _extend(self, row: Row, logits_V: Tensor, budget: int) -> None:

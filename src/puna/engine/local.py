@@ -51,7 +51,7 @@ class LocalModel:
         self.tokenizer = tokenizer
         stops: dict[int, StopReason] = dict.fromkeys(tokenizer.stop_ids, "end_of_turn")
         stops[tokenizer.eom_id] = "end_of_message"
-        self._generator = Generator(model, stops)
+        self._generator = Generator(model, stops, tokenizer.vocab_size)
 
     @classmethod
     def load(
@@ -92,26 +92,29 @@ class LocalModel:
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         for start in range(0, len(order), _BATCH_ROWS):
             group = order[start : start + _BATCH_ROWS]
-            longest = max(1, *(len(sequences[i]) - 1 for i in group))
+            counts = [max(0, len(sequences[i]) - 1) for i in group]
+            longest = max(1, *counts)
             ids_BT = torch.zeros((len(group), longest), dtype=torch.int64)
             targets_BT = torch.full((len(group), longest), -1, dtype=torch.int64)
-            for b, i in enumerate(group):
+            for b, (i, count) in enumerate(zip(group, counts, strict=True)):
                 sequence = torch.as_tensor(sequences[i], dtype=torch.int64)
-                ids_BT[b, : len(sequence) - 1], targets_BT[b, : len(sequence) - 1] = sequence[:-1], sequence[1:]
+                ids_BT[b, :count], targets_BT[b, :count] = sequence[:-1], sequence[1:]
             targets_BT = targets_BT.to(self.device)
             logprobs_BT = self.model(
                 ids_BT.to(self.device), head=lambda h, w, targets=targets_BT: heads.token_logprobs(h, w, targets)
             )
-            for b, i in enumerate(group):
-                results[i] = logprobs_BT[b, : max(0, len(sequences[i]) - 1)].tolist()
+            for i, count, logprobs_T in zip(group, counts, logprobs_BT, strict=True):
+                results[i] = logprobs_T[:count].tolist()
         return results
 
     @overload
     def generate(self, prompts: Prompt, params: SamplingParams | None = None) -> Completion: ...
     @overload
-    def generate(self, prompts: Sequence[Prompt], params: SamplingParams | None = None) -> list[Completion]: ...
     def generate(
-        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | None = None
+        self, prompts: list[str] | list[list[int]], params: SamplingParams | None = None
+    ) -> list[Completion]: ...
+    def generate(
+        self, prompts: Prompt | list[str] | list[list[int]], params: SamplingParams | None = None
     ) -> Completion | list[Completion]:
         """Continues text (a start token is put before it) or token ids (taken as they are); one prompt or many."""
         one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
@@ -175,8 +178,10 @@ class LocalModel:
 
     def _completion(self, row: Row, answer: Answer, clock: _Clock) -> Completion:
         usage = Usage(len(row.prompt), len(row.ids), clock.first, clock.rest)
-        assert row.stop_reason is not None
-        return Completion(answer.message(), usage, row.stop_reason, tuple(row.ids), tuple(row.logprobs))
+        # A stop string may come to light only when the answer is closed.
+        reason = "stop" if answer.stopped else row.stop_reason
+        assert reason is not None
+        return Completion(answer.message(), usage, reason, tuple(row.ids), tuple(row.logprobs))
 
 
 class _Clock:

@@ -27,7 +27,7 @@ class Sampler:
         if params.seed is None:
             self.generator.seed()
         else:
-            self.generator.manual_seed(params.seed)
+            self.generator.manual_seed(params.seed % 2**64)
 
     def choose(self, logits_V: Tensor) -> int:
         """The next token."""
@@ -37,7 +37,9 @@ class Sampler:
         if params.temperature == 0:
             token = int(logits_V.argmax())
         else:
-            token = self._drawn(logits_V.double().cpu() / params.temperature)
+            logits_V = logits_V.double().cpu()
+            # From the greatest down, so that the smallest temperature cannot overflow.
+            token = self._drawn((logits_V - logits_V.max()) / params.temperature)
         if params.repetition_penalty != 1:
             self.seen.add(token)
         return token
@@ -64,7 +66,7 @@ class Sampler:
 
 
 def logprob_of(logits_V: Tensor, token: int, top: int) -> TokenLogprob:
-    """The chosen token's log-probability, and those of the `top` most probable tokens."""
+    """The chosen token's log-probability, and those of the `top` most probable tokens, or of all if there are fewer."""
     logprobs_V = logits_V.float().log_softmax(-1)
-    best, ids = logprobs_V.topk(top)
+    best, ids = logprobs_V.topk(min(top, len(logprobs_V)))
     return TokenLogprob(token, float(logprobs_V[token]), tuple(zip(ids.tolist(), best.tolist(), strict=True)))

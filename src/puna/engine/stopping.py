@@ -1,4 +1,8 @@
-"""Stop strings over a stream of text: the text ends before the first of them, wherever the tokens' borders fall."""
+"""Stop strings over a stream of text: the text ends before the first of them, wherever the tokens' borders fall.
+
+The first is the one that is complete first, the longest where several are: so how the text is cut changes nothing, and
+no stop string waits for another one.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +28,11 @@ class StopStrings:
         if self.found:
             return ""
         self._held += text
-        ends = [at for string in self.strings if (at := self._held.find(string)) >= 0]
-        if ends:
+        found = [(at + len(string), at) for string in self.strings if (at := self._held.find(string)) >= 0]
+        if found:
             self.found = True
-            return self._pass(min(ends))
+            _, start = min(found)
+            return self._pass(start)
         return self._pass(len(self._held) - self._possible_start())
 
     def flush(self) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterable
+from contextlib import closing
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -30,19 +32,28 @@ class PassageIndex:
 
     Args:
         folder: as written by `build`.
+
+    Raises:
+        ArtifactError: there is no index, or none that can be read.
     """
 
     def __init__(self, folder: Path | str) -> None:
         path = Path(folder) / _FILE
         if not path.exists():
             raise ArtifactError(f"There is no passage index in {folder}.", hint="Run puna raise on the run again.")
-        self._database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        self._database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            self._database.execute("SELECT first FROM passages LIMIT 1").fetchone()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise ArtifactError(
+                f"The passage index {path} cannot be read: {error}.", hint="Delete it, and run puna raise again."
+            ) from error
 
     @classmethod
     def build(cls, folder: Path | str, documents: Iterable[Document], max_chars: int) -> PassageIndex:
         """Cuts documents into passages and writes their index, atomically."""
-        with atomic_folder(folder) as temporary:
-            database = sqlite3.connect(temporary / _FILE)
+        with atomic_folder(folder) as temporary, closing(sqlite3.connect(temporary / _FILE)) as database:
             database.execute(
                 "CREATE VIRTUAL TABLE passages USING fts5(source, heading, text, document_id UNINDEXED, "
                 "first UNINDEXED, last UNINDEXED, tokenize = \"unicode61 tokenchars '_'\")"
@@ -55,21 +66,24 @@ class PassageIndex:
             database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", rows)
             database.execute("INSERT INTO passages(passages) VALUES ('optimize')")
             database.commit()
-            database.close()
         return cls(folder)
 
     def search(self, question: str, limit: int = 3) -> list[tuple[Passage, float]]:
         """The passages that fit the question's words best, with their BM25 scores (higher is better)."""
-        words = [word for word in _WORD.findall(question) if word.lower() not in _question_words()]
-        if not words:
+        # Composed, or an accent written as a character of its own would end a word.
+        words = {word.lower(): word for word in _WORD.findall(unicodedata.normalize("NFC", question))}
+        query = " OR ".join(f'"{word}"' for lower, word in words.items() if lower not in _question_words())
+        if not query:
             return []
-        query = " OR ".join(f'"{word}"' for word in dict.fromkeys(words))
         rows = self._database.execute(
             "SELECT document_id, source, first, last, heading, text, -bm25(passages, ?, ?, ?) AS score "
             "FROM passages WHERE passages MATCH ? ORDER BY score DESC LIMIT ?",
             (*_WEIGHTS, query, limit),
         )
         return [(Passage(*row[:-1]), row[-1]) for row in rows]
+
+    def close(self) -> None:
+        self._database.close()
 
     def __len__(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM passages").fetchone()[0])

@@ -25,8 +25,8 @@ def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, allowed_B1TS: Tensor 
         q_BHTK: rotated queries.
         k_BGSK: rotated keys; query heads [j*R, (j+1)*R) share key head j.
         v_BGSK: values.
-        allowed_B1TS: bool, True where a query may look at a key. None means causal, where the queries are the last
-            T of the S keys' positions, and T is S or 1.
+        allowed_B1TS: bool, True where a query may look at a key: at itself, and at none after it. None means causal,
+            where the queries are the last T of the S keys' positions, and T is S or 1.
     """
     training = torch.is_grad_enabled() and q_BHTK.requires_grad
     tokens = q_BHTK.shape[-2]

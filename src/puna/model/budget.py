@@ -1,4 +1,4 @@
-"""What a model costs, from its shape alone: parameters, floating-point operations, bytes of weights, cache and training.
+"""What a model costs, from its shape alone: parameters, operations, and bytes of weights, cache and training.
 
 Checked against the published counts of the Llama 3 family (arXiv 2407.21783, table 3, and the model cards).
 """

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from puna.base.config import from_dict, require
+from puna.base.config import from_dict, require, to_dict
 from puna.base.errors import CheckpointError, ConfigError, near
 
 
@@ -123,20 +123,21 @@ def ffn_size(hidden_size: int, multiplier: float = 1.0, multiple_of: int = 256) 
 
 
 # What Hugging Face's config may say beside the shape; any other value would need other mathematics than ours.
-_HF_REQUIRED = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-_HF_SHARED = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim",
-    "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "bos_token_id",
-)  # fmt: skip
+_HF_FIXED = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+_HF_SHAPE = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+# What transformers' LlamaConfig takes where a file does not say.
+_HF_DEFAULTS = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "bos_token_id": 1}
+_HF_KEYS = (*_HF_SHAPE, "num_key_value_heads", "head_dim", *_HF_DEFAULTS)
 
 
 def from_hf(data: Mapping[str, Any]) -> ModelConfig:
-    """Reads the content of a `config.json` of a Llama model.
+    """Reads the content of a `config.json` of a Llama model, as transformers 4 or 5 writes it.
 
     Raises:
-        CheckpointError: another architecture, or a setting that this model does not implement.
+        CheckpointError: another architecture, a setting that this model does not implement, or no shape.
+        ConfigError: a shape that cannot be.
     """
-    for key, value in _HF_REQUIRED.items():
+    for key, value in {**_HF_FIXED, "partial_rotary_factor": 1.0}.items():
         if data.get(key, value) != value:
             raise CheckpointError(
                 f"config.json says {key} = {data[key]!r}; Puna reads Llama models, where it is {value!r}."
@@ -146,16 +147,18 @@ def from_hf(data: Mapping[str, Any]) -> ModelConfig:
             "config.json holds a quantization_config; this version reads unquantised weights.",
             hint="Use the bfloat16 release of the model.",
         )
-    # transformers 5 gathers theta and scaling in one table; earlier versions keep them apart.
-    rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
+    if missing := [key for key in _HF_SHAPE if data.get(key) is None]:
+        raise CheckpointError(f"config.json has no {', '.join(map(repr, missing))}.")
+    # transformers 5 gathers theta and scaling in rope_parameters; earlier versions keep them apart. Where a file has
+    # both, rope_scaling decides, as it does there.
+    rope = data.get("rope_scaling") or data.get("rope_parameters") or {}
     eos = data.get("eos_token_id")
-    values = {key: data[key] for key in _HF_SHARED if data.get(key) is not None}
-    values.setdefault("num_key_value_heads", data.get("num_attention_heads", 32))
-    values.setdefault("tie_word_embeddings", False)
+    values = _HF_DEFAULTS | {key: data[key] for key in _HF_KEYS if data.get(key) is not None}
+    values.setdefault("num_key_value_heads", data["num_attention_heads"])
     return from_dict(
         ModelConfig,
         values
-        | {"rope_theta": rope.get("rope_theta") or data.get("rope_theta", 10_000.0)}
+        | {"rope_theta": rope.get("rope_theta") or data.get("rope_theta") or 10_000.0}
         | {"rope_scaling": _rope_from_hf(rope)}
         | {"eos_token_id": () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)},
     )
@@ -167,56 +170,95 @@ def _rope_from_hf(rope: Mapping[str, Any]) -> RopeScaling | None:
         return None
     if kind != "llama3":
         raise CheckpointError(f"config.json asks for rope type {kind!r}; Puna knows 'default' and 'llama3'.")
-    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    return from_dict(RopeScaling, {name: rope[name] for name in names if name in rope}, at="rope_scaling")
+    names = {field.name for field in fields(RopeScaling)}
+    return from_dict(RopeScaling, {name: rope[name] for name in names & rope.keys()}, at="rope_scaling")
 
 
 def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
-    """The content of `config.json`, in the keys that both old and new transformers read."""
-    data: dict[str, Any] = {
+    """The content of `config.json`, for every reader.
+
+    transformers 4 and the programs that read the file themselves look for `rope_theta`, `rope_scaling` and
+    `torch_dtype`; transformers 5 writes the same facts as `rope_parameters` and `dtype`. Both are given.
+    """
+    scaling = None
+    if config.rope_scaling:
+        scaling = {"rope_type": "llama3", **to_dict(config.rope_scaling)}
+    return {
         "architectures": ["LlamaForCausalLM"],
-        **_HF_REQUIRED,
-        **{key: getattr(config, key) for key in _HF_SHARED},
+        **_HF_FIXED,
+        **{key: getattr(config, key) for key in _HF_KEYS},
         "eos_token_id": list(config.eos_token_id) if len(config.eos_token_id) != 1 else config.eos_token_id[0],
         "rope_theta": config.rope_theta,
-        "rope_scaling": None,
+        "rope_scaling": scaling,
+        "rope_parameters": {"rope_type": "default", **(scaling or {}), "rope_theta": config.rope_theta},
         "initializer_range": 0.02,
         "use_cache": True,
         "torch_dtype": dtype,
+        "dtype": dtype,
     }
-    if scaling := config.rope_scaling:
-        data["rope_scaling"] = {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_position_embeddings,
-        }
-    return data
 
 
-def from_meta(params: Mapping[str, Any], max_position_embeddings: int = 0) -> ModelConfig:
-    """Reads the content of Meta's `params.json`.
+def from_meta(params: Mapping[str, Any]) -> ModelConfig:
+    """Reads the content of Meta's `params.json`; keys that say nothing of the shape are ignored.
 
-    It does not say the context length, the ending tokens or the factor of the rope scaling: Meta's own code
-    hard-codes 8, while its 3.2 models (dim 2048 and 3072) were trained with 32. Tied embeddings show in the weights
-    (no `output.weight`); `checkpoint` sets them.
+    It does not say the context length, the ending tokens or, in the files that Meta has published, the factor of the
+    rope scaling: Meta's own code hard-codes 8, while its 3.2 models (dim 2048 and 3072) were trained with 32. Tied
+    embeddings and the true width of the SwiGLU show in the weights; `meta` sets them. A table `puna`, which `to_meta`
+    adds where Meta's keys cannot express a shape, holds fields of `ModelConfig` and goes before all else.
     """
-    missing = [key for key in ("dim", "n_layers", "n_heads", "vocab_size") if key not in params]
-    if missing:
-        raise CheckpointError(f"params.json has no {', '.join(map(repr, missing))}.")
+    for key in ("dim", "n_layers", "n_heads", "vocab_size"):
+        if not isinstance(params.get(key), int):
+            raise CheckpointError(f"params.json says {key} = {params.get(key)!r}; it must be a whole number.")
     dim, heads = params["dim"], params["n_heads"]
     scaled = bool(params.get("use_scaled_rope", False))
-    factor = 32.0 if dim in (2048, 3072) else 8.0
-    return ModelConfig(
+    # Llama 2, the last without rope_theta, had a context of 4,096 tokens.
+    context = 131072 if scaled else 8192 if "rope_theta" in params else 4096
+    factor = params.get("rope_scaling_factor") or (32.0 if dim in (2048, 3072) else 8.0)
+    config = ModelConfig(
         vocab_size=params["vocab_size"],
         hidden_size=dim,
         intermediate_size=ffn_size(dim, params.get("ffn_dim_multiplier") or 1.0, params.get("multiple_of", 256)),
         num_hidden_layers=params["n_layers"],
         num_attention_heads=heads,
         num_key_value_heads=params.get("n_kv_heads") or heads,
-        max_position_embeddings=max_position_embeddings or (131072 if scaled else 8192),
+        head_dim=params.get("puna", {}).get("head_dim", 0),
+        max_position_embeddings=context,
         rope_theta=float(params.get("rope_theta", 10_000.0)),
         rope_scaling=RopeScaling(factor=factor) if scaled else None,
         rms_norm_eps=params.get("norm_eps", 1e-5),
     )
+    return from_dict(ModelConfig, to_dict(config) | params.get("puna", {}), at="params.json: puna")
+
+
+def to_meta(config: ModelConfig) -> dict[str, Any]:
+    """The content of `params.json`, from which `from_meta` reads the same shape (tied embeddings left out)."""
+    multiplier, multiple_of = _ffn_rule(config.hidden_size, config.intermediate_size)
+    params: dict[str, Any] = {
+        "dim": config.hidden_size,
+        "n_layers": config.num_hidden_layers,
+        "n_heads": config.num_attention_heads,
+        "n_kv_heads": config.num_key_value_heads,
+        "vocab_size": config.vocab_size,
+        "ffn_dim_multiplier": multiplier,
+        "multiple_of": multiple_of,
+        "norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "use_scaled_rope": config.rope_scaling is not None,
+    }
+    if config.head_dim * config.num_attention_heads != config.hidden_size:
+        params["puna"] = {"head_dim": config.head_dim}
+    read = to_dict(replace(from_meta(params), tie_word_embeddings=config.tie_word_embeddings))
+    if unsaid := {key: value for key, value in to_dict(config).items() if read.get(key) != value}:
+        params["puna"] = params.get("puna", {}) | unsaid
+    return params
+
+
+def _ffn_rule(hidden_size: int, width: int) -> tuple[float, int]:
+    """A multiplier and a multiple with which `ffn_size` gives `width`: the roundest multiplier that does."""
+    exact = width / int(8 * hidden_size / 3)
+    for digits in range(1, 17):
+        for multiple_of in (256, 512, 1024, 2048, 4096, 128, 64, 32, 16, 8, 4, 2, 1):
+            for multiplier in (round(exact, digits), round(exact, digits) + 10**-digits):
+                if ffn_size(hidden_size, multiplier, multiple_of) == width:
+                    return multiplier, multiple_of
+    return 1.0, 256  # none does; `to_meta` then says the width itself

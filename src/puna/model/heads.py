@@ -49,6 +49,8 @@ def cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, mas
         mask_BT: bool, the tokens to learn.
     """
     # Tokens that are not learnt are dropped first: in fine-tuning data they are most of a batch.
+    if not torch.is_grad_enabled():
+        weight_VD = weight_VD.detach()  # else the function below is asked for its gradient all the same
     keep_N = mask_BT.flatten()
     hidden_ND, targets_N = hidden_BTD.flatten(0, -2), targets_BT.flatten()
     if not bool(keep_N.all()):

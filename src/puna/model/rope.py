@@ -19,7 +19,8 @@ from puna.model.config import ModelConfig, RopeScaling
 
 def frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> Tensor:
     """Radians a token of each channel pair, (K/2,) float64."""
-    frequency = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    # On the CPU by name: models are also built on the meta device, where this table must exist all the same.
+    frequency = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device="cpu") / head_dim)
     if scaling is None:
         return frequency
     # Wavelengths short against the old context keep their frequency, long ones are slowed down by the factor, and
@@ -44,7 +45,9 @@ class Rope:
         """Cosine and sine for each token, both (B, 1, T, K/2) float32; `longest` bounds the positions."""
         cos, sin = self._tables.get(positions_BT.device, (None, None))
         if cos is None or sin is None or cos.shape[0] < longest:
-            angle = torch.outer(torch.arange(max(longest, 512), dtype=torch.float64), self._frequency)
+            # Grown in powers of two: generation asks for one position more at every step.
+            size = max(512, 1 << (longest - 1).bit_length())
+            angle = torch.outer(torch.arange(size, dtype=torch.float64, device="cpu"), self._frequency)
             cos, sin = (table.float().to(positions_BT.device) for table in (angle.cos(), angle.sin()))
             self._tables[positions_BT.device] = cos, sin
         return cos[positions_BT].unsqueeze(1), sin[positions_BT].unsqueeze(1)

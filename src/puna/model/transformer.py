@@ -9,13 +9,15 @@ Shapes: B rows, T tokens, S keys, D hidden_size, H query heads, G key/value head
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from puna.model.attention import attend, document_mask
 from puna.model.cache import KVCache
@@ -161,3 +163,27 @@ class Transformer(nn.Module):
         for layer in self.layers:
             x_BTD = layer(x_BTD, context)
         return head(self.norm(x_BTD), self.head_weight_VD)
+
+
+class _UndrawnWeights(TorchFunctionMode):
+    """Skips the draws of torch's own layers.
+
+    On the meta device there is nothing to draw, and torch would import its compiler (80 MB) to find that out.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return None
+        return func(*args, **(kwargs or {}))
+
+
+def without_memory(config: ModelConfig) -> Transformer:
+    """A model whose parameters have shapes and no numbers (torch's meta device), to be given weights."""
+    with torch.device("meta"), _UndrawnWeights():
+        return Transformer(config)
+
+
+@cache
+def shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    """The name and shape of every parameter, in the order of the forward pass."""
+    return {name: tuple(parameter.shape) for name, parameter in without_memory(config).named_parameters()}

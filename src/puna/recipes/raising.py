@@ -23,7 +23,6 @@ from puna.base.errors import ConfigError, near
 from puna.base.files import folder_lock, hash_folder, write_text
 from puna.base.progress import Progress
 from puna.data import corpus
-from puna.data.conversations import QuestionConfig
 from puna.data.readers.reader import ReadConfig
 from puna.model.config import named_size
 from puna.recipes.run_folder import REPORT
@@ -32,6 +31,7 @@ from puna.recipes.stages import evaluate, finetune, index, pretrain, questions, 
 from puna.recipes.stages.evaluate import EvaluateConfig
 from puna.recipes.stages.finetune import FinetuneConfig
 from puna.recipes.stages.pretrain import PretrainConfig
+from puna.recipes.stages.questions import QuestionsConfig
 from puna.recipes.stages.report import ReportConfig, report
 from puna.recipes.stages.split import SplitConfig
 from puna.recipes.stages.tokenize import TokenizerConfig
@@ -59,7 +59,7 @@ class RaiseConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    questions: QuestionConfig = field(default_factory=QuestionConfig)
+    questions: QuestionsConfig = field(default_factory=QuestionsConfig)
     sft: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -140,9 +140,9 @@ def stages(config: RaiseConfig) -> list[Stage]:
         Stage("tokens", "tokens", tokenize.write_tokens, config.tokenizer, ("split", "tokenizer")),
         Stage("pretrain", "checkpoint", pretrain_work, _Shaped(config.size, config.base, config.pretrain),
               ("tokens", "tokenizer"), outside=partial(_base_hash, base), temporary=("state",)),
-        Stage("questions", "conversations", partial(questions.make_questions, config=config.questions, seed=0),
+        Stage("questions", "conversations", partial(questions.make_questions, config=config.questions),
               config.questions, ("split",)),
-        Stage("index", "index", partial(index.build_index, max_chars=config.questions.passage_chars), config.questions,
+        Stage("index", "index", partial(index.build_index, max_chars=config.questions.built.passage_chars), config.questions.built,
               ("read",)),
         Stage("sft", "checkpoint", partial(finetune.finetune, config=config.sft, device=config.device), config.sft,
               ("pretrain", "questions"), temporary=("state", "tokens")),

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from puna.base.errors import ArtifactError
 from puna.base.files import atomic_folder, read_json, recover_folder, write_json
@@ -55,10 +57,14 @@ def load_state(folder: Path) -> TrainingState | None:
     reader = dcp.FileSystemReader(folder / "tensors")
     try:
         stored = reader.read_metadata().state_dict_metadata
-        tensors = {name: torch.empty(item.size, dtype=item.properties.dtype) for name, item in stored.items()}
+        tensors = {
+            name: torch.empty(item.size, dtype=item.properties.dtype)
+            for name, item in stored.items()
+            if isinstance(item, TensorStorageMetadata)
+        }
         with _one_process():
             dcp.load(tensors, storage_reader=reader, no_dist=True)
-    except Exception as error:  # dcp wraps whatever its reader meets, of any type
+    except Exception as error:  # dcp's reader meets errors of any type in a damaged file
         raise ArtifactError(
             f"The training state in {folder} cannot be read: {error}.",
             hint="Delete that folder to start this stage anew.",
@@ -68,10 +74,17 @@ def load_state(folder: Path) -> TrainingState | None:
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """Silences dcp's remark that there is no process group, which `no_dist` has told it."""
+    """Silences dcp's remark that there is no process group, which `no_dist` has told it, and unwraps its errors.
+
+    dcp wraps whatever it meets, a full disk as well as Ctrl-C, into an error that is no `Exception`.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+        try:
+            yield
+        except CheckpointException as wrapper:
+            error, _ = next(iter(wrapper.failures.values()))
+            raise error from None
 
 
 def random_states() -> dict[str, Tensor]:

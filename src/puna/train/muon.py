@@ -69,8 +69,11 @@ class Muon(torch.optim.Optimizer):
                     raise ValueError(f"Muon takes matrices; a parameter has shape {tuple(parameter.shape)}.")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        loss = None if closure is None else closure()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             same_shape = defaultdict(list)
             for parameter in group["params"]:

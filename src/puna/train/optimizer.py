@@ -6,7 +6,8 @@ twice as fast in tokens; it leaves the embedding, the output matrix and the norm
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from puna.base.config import require
+from puna.base.errors import CheckpointError
 from puna.train.muon import Muon
 
 
@@ -44,8 +46,12 @@ class OptimizerConfig:
     muon_weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("lr", "muon_lr"):
-            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be above 0.")
+        for name in ("lr", "muon_lr", "embedding_lr"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} is {value}; it must be above 0.")
+        for name in ("eps", "weight_decay", "muon_weight_decay"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be at least 0.")
+        require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must be in [0, 1).")
         require(all(0 <= beta < 1 for beta in self.betas), f"betas are {self.betas}; each must be in [0, 1).")
 
     def build(self, model: nn.Module) -> Optimizers:
@@ -69,11 +75,15 @@ class OptimizerConfig:
         return Optimizers(built, dict(named))
 
 
+# What each optimizer keeps for a parameter.
+_STATE = {Muon: {"momentum_buffer"}, torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
+
+
 def _is_table(name: str) -> bool:
     return "embed_tokens" in name or "lm_head" in name
 
 
-def _can_fuse(named: list[tuple[str, Tensor]]) -> bool:
+def _can_fuse(named: Sequence[tuple[str, Tensor]]) -> bool:
     return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for _, p in named)
 
 
@@ -110,11 +120,26 @@ class Optimizers:
         return {f"{name}/{key}": torch.as_tensor(value) for name, key, value in self._entries()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Takes back what `state_dict` gave.
+
+        Raises:
+            CheckpointError: it is the state of other parameters, or of another kind of optimizer.
+        """
+        found: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for entry, value in state.items():
-            name, key = entry.rsplit("/", 1)
+            name, _, key = entry.rpartition("/")
+            found[name][key] = value
+        for name, values in found.items():
+            kind = type(self._owner[self.named[name]]) if name in self.named else None
+            if kind is None or values.keys() != _STATE[kind]:
+                raise CheckpointError(
+                    f"The optimizer state holds {', '.join(sorted(values))} for {name!r}, "
+                    f"which has {kind.__name__ if kind else 'no optimizer'} here.",
+                    hint="Use the optimizer that wrote it, or delete it to start anew.",
+                )
+        for name, values in found.items():
             parameter = self.named[name]
-            self._owner[parameter].state[parameter][key] = value
+            self._owner[parameter].state[parameter] = {key: v.to(parameter.device) for key, v in values.items()}
 
     def _entries(self) -> Iterator[tuple[str, str, Any]]:
         for name, parameter in self.named.items():

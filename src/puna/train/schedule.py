@@ -19,10 +19,10 @@ class ScheduleConfig:
 
     Attributes:
         kind: the curve after the warm-up.
-        warmup_steps: steps of the linear rise from 0.
-        decay_share: for wsd, the share of all steps over which the rate falls at the end.
+        warmup_steps: steps of the linear rise. The first has 1 / (warmup_steps + 1): at 0 it would learn nothing.
+        decay_share: for wsd, the share of the steps after the warm-up over which the rate falls at the end.
         decay_shape: for wsd, "linear", or "sqrt" for 1 - sqrt(progress).
-        final_ratio: the last step's rate as a share of the peak.
+        final_ratio: where the curve ends, one step after the last, as a share of the peak.
     """
 
     kind: Literal["cosine", "wsd", "linear", "constant"] = "cosine"

@@ -33,6 +33,8 @@ from puna.train.optimizer import OptimizerConfig
 from puna.train.recompute import recompute_layers
 from puna.train.schedule import ScheduleConfig
 
+DTYPES = ("auto", "float32", "bfloat16")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
@@ -43,7 +45,8 @@ class TrainConfig:
         optimizer: who moves the parameters.
         schedule: the learning rate's curve.
         grad_clip: largest norm of the gradient of all parameters; 0 leaves it alone.
-        dtype: of the computation; weights stay in float32. "auto" is bfloat16 where the hardware has it.
+        dtype: of the computation: "float32", "bfloat16", or "auto" for bfloat16 where the hardware has it. Weights
+            stay in float32.
         recompute: whether layers compute their activations again in the backward pass instead of keeping them.
         compile: whether torch.compile fuses the model (worth its minutes of compilation on a GPU).
         log_every: steps between rows of metrics.jsonl.
@@ -66,6 +69,8 @@ class TrainConfig:
         require(self.steps >= 1, f"steps is {self.steps}; it must be at least 1.")
         require(self.log_every >= 1, f"log_every is {self.log_every}; it must be at least 1.")
         require(self.grad_clip >= 0, f"grad_clip is {self.grad_clip}; it must be at least 0 (0 for none).")
+        # float16 would need its loss scaled, and autocast does not know float64.
+        require(self.dtype in DTYPES, f"dtype is {self.dtype!r}; training knows {', '.join(DTYPES)}.")
 
 
 @dataclass(slots=True)
@@ -128,7 +133,7 @@ class Trainer:
         """Trains to the last step, going on from a saved state where there is one.
 
         Raises:
-            TrainingError: the loss is no longer a number; the last saved state is kept.
+            TrainingError: the loss or its gradient is no longer a number; the last saved state is kept.
             KeyboardInterrupt: after the state has been saved.
         """
         self.resume()
@@ -145,8 +150,8 @@ class Trainer:
         while self.counts.step < self.config.steps:
             pending.append(self.train_step(self.counts.step))
             self.counts.step += 1
-            last = self.counts.step == self.config.steps
-            if last or self.counts.step % self.config.log_every == 0:
+            last, stop = self.counts.step == self.config.steps, interruption.requested
+            if last or stop or self.counts.step % self.config.log_every == 0 or self._validates_now(last):
                 now = time.monotonic()
                 self.counts.seconds += now - window
                 rate = (self.counts.tokens - tokens_before) / max(now - window, 1e-9)
@@ -155,13 +160,12 @@ class Trainer:
                     row |= self._validated()
                 self._report(bar, row, len(pending))
                 pending, tokens_before, window = [], self.counts.tokens, time.monotonic()
-                if now - saved >= self.config.checkpoint_seconds and not last:
+                if last or stop or now - saved >= self.config.checkpoint_seconds:
                     self.save()
                     saved = window = time.monotonic()
-            if interruption.requested:
-                self.save()
-                interruption.check()
-        self.save()
+            if stop:
+                break
+        interruption.check()
 
     def train_step(self, step: int) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns the loss per token and the norm of the gradient, both still on the device."""
@@ -190,10 +194,18 @@ class Trainer:
         save_state(self.state_folder, TrainingState(tensors | random_states(), counts))
 
     def resume(self) -> bool:
-        """Takes up the saved state, when there is one; returns whether there was."""
+        """Takes up the saved state, when there is one; returns whether there was.
+
+        Rows of the metrics that were written after that state are dropped: their steps come again.
+        """
         state = load_state(self.state_folder) if self.state_folder else None
-        if state is None:
-            return False
+        if state is not None:
+            self._restore(state)
+        if self.metrics:
+            self.metrics.keep(lambda row: row.get("stage") != self.name or row.get("step", 0) <= self.counts.step)
+        return state is not None
+
+    def _restore(self, state: TrainingState) -> None:
         named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         kept = {name.removeprefix("model/"): t for name, t in state.tensors.items() if name.startswith("model/")}
         if {n: t.shape for n, t in kept.items()} != {n: p.shape for n, p in named.items()}:
@@ -201,18 +213,15 @@ class Trainer:
                 f"The training state in {self.state_folder} is of another model.",
                 hint="Delete that folder to start this stage anew.",
             )
-        with torch.no_grad():
-            for name, parameter in named.items():
-                parameter.copy_(kept[name])
         prefix = "optimizer/"
         self.optimizers.load_state_dict(
             {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
         )
+        with torch.no_grad():
+            for name, parameter in named.items():
+                parameter.copy_(kept[name])
         restore_random_states({name: t for name, t in state.tensors.items() if name.startswith("random/")})
         self.counts = Counts(**state.values)
-        if self.metrics:
-            self.metrics.keep(lambda row: row.get("stage") != self.name or row.get("step", 0) <= self.counts.step)
-        return True
 
     def _validates_now(self, last: bool) -> bool:
         every = self.config.validate_every
@@ -227,17 +236,18 @@ class Trainer:
         return values
 
     def _row(self, pending: list[tuple[Tensor, Tensor]], rate: float) -> dict[str, Any]:
-        losses = [float(loss) for loss, _ in pending]
-        if not all(math.isfinite(loss) for loss in losses):
-            raise TrainingError(
-                f"{self.name}: the loss is {losses[-1]} at step {self.counts.step}.",
-                hint="Lower the learning rate (optimizer.lr, optimizer.muon_lr), or lengthen schedule.warmup_steps.",
-            )
+        steps = [(float(loss), float(norm)) for loss, norm in pending]
+        for step, (loss, norm) in enumerate(steps, self.counts.step - len(steps) + 1):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise TrainingError(
+                    f"{self.name}: at step {step} the loss is {loss} and the norm of its gradient {norm}.",
+                    hint="Lower optimizer.lr or optimizer.muon_lr, or lengthen schedule.warmup_steps.",
+                )
         return {
             "stage": self.name,
             "step": self.counts.step,
-            "loss": sum(losses) / len(losses),
-            "grad_norm": float(pending[-1][1]),
+            "loss": sum(loss for loss, _ in steps) / len(steps),
+            "grad_norm": steps[-1][1],
             "lr_factor": self.config.schedule.factor(self.counts.step - 1, self.config.steps),
             "tokens": self.counts.tokens,
             "seconds": round(self.counts.seconds, 3),

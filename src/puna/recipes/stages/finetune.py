@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from puna.base.errors import InputError
+from puna.base.errors import CheckpointError, InputError
 from puna.core.chat import Conversation
 from puna.data.conversations import read_conversations
 from puna.data.loader import Loader
@@ -36,24 +36,36 @@ class FinetuneConfig(TrainingConfig):
 
 
 def finetune(context: StageContext, config: FinetuneConfig, device: str) -> Mapping[str, Any]:
-    """Trains the pre-trained model on the conversations, packed whole into rows."""
+    """Trains the run's pre-trained model on the run's conversations."""
     checkpoint = Checkpoint.load(context.inputs["pretrain"] / CHECKPOINT)
-    assert checkpoint.tokenizer is not None
     conversations = read_conversations(context.inputs["questions"] / CONVERSATIONS)
     if not conversations:
         raise InputError(
             "The documents gave no conversation to learn from.",
             hint="Add documents with headings, definitions or docstrings, or end the run before: --until pretrain.",
         )
-    vocabulary = checkpoint.config.vocab_size
-    shards = write_shards(context.folder / TOKENS, _rendered(conversations, checkpoint.tokenizer), vocabulary)
+    return tune(context, checkpoint, conversations, config, device)
+
+
+def tune(
+    context: StageContext,
+    checkpoint: Checkpoint,
+    conversations: Sequence[Conversation],
+    config: FinetuneConfig,
+    device: str,
+) -> Mapping[str, Any]:
+    """Trains a checkpoint on conversations, packed whole into rows, and saves the new checkpoint in the folder."""
+    tokenizer = checkpoint.tokenizer
+    if tokenizer is None:
+        raise CheckpointError("The checkpoint has no tokenizer.", hint="Put its tokenizer.json into its folder.")
+    shards = write_shards(context.folder / TOKENS, _rendered(conversations, tokenizer), checkpoint.config.vocab_size)
     loader = Loader(
         shards, config.context_length, config.batch_tokens, config.micro_batch_tokens, seed=config.seed, split=False
     )
     model = load_for_training(checkpoint, config, device)
     steps = config.steps(loader.packing.tokens)
     metrics = teach(context, model, Lesson("sft", OBJECTIVES.get("sft"), loader, steps), config)
-    Checkpoint.of(model, checkpoint.tokenizer).save(context.folder / CHECKPOINT)
+    Checkpoint.of(model, tokenizer).save(context.folder / CHECKPOINT)
     return metrics | {
         "conversations": len(conversations),
         "too_long": loader.packing.left_out,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from puna.base.files import read_jsonl, write_jsonl
@@ -13,20 +13,44 @@ from puna.data import corpus
 from puna.data.conversations import QuestionConfig, build_conversations, build_tasks, write_conversations
 from puna.recipes.runner import StageContext
 from puna.recipes.stages.split import HELD_OUT, TRAIN
+from puna.recipes.teaching import TeachingConfig, taught_conversations
 
 CONVERSATIONS = "conversations.jsonl"
 TASKS = "tasks.jsonl"
+# Beside the stages, so that it outlives a change of their settings.
+TEACHER_CACHE = "teacher"
 
 
-def make_questions(context: StageContext, config: QuestionConfig, seed: int) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class QuestionsConfig:
+    """What is asked of the documents.
+
+    Attributes:
+        built: from the structure of the text.
+        teacher: a model that writes more; None for none.
+        seed: of the choice.
+    """
+
+    built: QuestionConfig = field(default_factory=QuestionConfig)
+    teacher: TeachingConfig | None = None
+    seed: int = 0
+
+
+def make_questions(context: StageContext, config: QuestionsConfig) -> Mapping[str, Any]:
     train = corpus.read(context.inputs["split"] / TRAIN)
-    conversations = build_conversations(train, config, seed)
-    tasks = build_tasks(corpus.read(context.inputs["split"] / HELD_OUT), config, seed)
+    conversations = build_conversations(train, config.built, config.seed)
+    taught: dict[str, Any] = {}
+    if config.teacher:
+        chars, cache = config.built.passage_chars, context.run_folder / TEACHER_CACHE
+        more, taught = taught_conversations(train, chars, config.teacher, cache, context.progress)
+        conversations += more
+    tasks = build_tasks(corpus.read(context.inputs["split"] / HELD_OUT), config.built, config.seed)
     write_conversations(context.folder / CONVERSATIONS, conversations)
     write_jsonl(context.folder / TASKS, (asdict(task) for task in tasks))
     return {
         "conversations": len(conversations),
         "tasks": len(tasks),
+        **({"teacher": taught} if taught else {}),
         "kinds": dict(Counter(task.kind for task in tasks).most_common()),
     }
 

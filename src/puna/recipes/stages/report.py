@@ -112,15 +112,10 @@ def _at_a_glance(facts: Facts) -> str:
     exact = _stage_scores(facts, "exact_match")
     if exact:
         before = f"after pre-training: {exact['pretrain']:.1%}"
-        tiles.append(("Held-out answers exactly right", f"{exact['sft']:.1%}", before))
+        tiles.append(("Held-out answers right", f"{exact['sft']:.1%}", before))
     trained = facts.metrics["pretrain"]
-    tiles.append(
-        (
-            "Speed of pre-training",
-            f"{trained['tokens_per_second']:,.0f} tokens/s",
-            f"{trained['device']}, {trained['dtype']}",
-        )
-    )
+    rate, where = f"{trained['tokens_per_second']:,.0f}", f"pre-training, {trained['device']}, {trained['dtype']}"
+    tiles.append(("Tokens a second", rate, where))
     tiles.append(("Peak memory", format_bytes(trained["peak_memory"]), "of the process while training"))
     seconds = sum(stage["seconds"] for stage in facts.lineage)
     tiles.append(("Time", format_seconds(seconds), "all stages together"))

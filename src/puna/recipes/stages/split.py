@@ -24,24 +24,25 @@ class SplitConfig:
     Attributes:
         held_out: share of the bytes; 0 holds out nothing, and then nothing is measured.
         near_duplicates: Jaccard similarity from which two documents stay on one side.
+        containment: share of the smaller document that the larger holds too, from which they do.
         seed: of the choice.
     """
 
     held_out: float = 0.05
-    near_duplicates: float = 0.5
+    near_duplicates: float = 0.2
+    containment: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
         require(0 <= self.held_out < 1, f"held_out is {self.held_out}; it must be at least 0 and below 1.")
-        require(
-            0 < self.near_duplicates <= 1,
-            f"near_duplicates is {self.near_duplicates}; it must be above 0 and at most 1.",
-        )
+        for name in ("near_duplicates", "containment"):
+            value = getattr(self, name)
+            require(0 < value <= 1, f"{name} is {value}; it must be above 0 and at most 1.")
 
 
 def split_documents(context: StageContext, config: SplitConfig) -> Mapping[str, Any]:
     documents = corpus.read(context.inputs["read"] / CORPUS)
-    groups = near_duplicate_groups(documents, config.near_duplicates)
+    groups = near_duplicate_groups(documents, config.near_duplicates, config.containment)
     parts = split(documents, groups, config.held_out, config.seed)
     corpus.write(context.folder / TRAIN, parts.train)
     corpus.write(context.folder / HELD_OUT, parts.held_out)

@@ -1,0 +1,1 @@
+"""Where a text's headings, paragraphs, terms and code stand, one module per notation."""
