@@ -195,8 +195,11 @@ def hash_json(data: Any) -> str:
 
 
 def hash_file(path: Path | str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        _refuse_unreadable(Path(path), error)
 
 
 def hash_folder(path: Path | str, leave_out: Iterable[str] = ()) -> str:

@@ -74,7 +74,9 @@ def _print(plans: dict[str, dict[str, float]]) -> None:
             f"{plan['forward_flops_per_token'] / 1e9:,.2f}",
             format_bytes(plan["training_adamw"]),
         )
-    Console().print(table)
+    console = Console()
+    # A pipe has no width; rich would cut the numbers at 80 columns.
+    (console if console.is_terminal else Console(width=140)).print(table)
     click.echo(
         "Training: float32 weights, gradients and AdamW states; micro-batches of up to 8,192 tokens, recomputed."
     )

@@ -46,7 +46,7 @@ def split(documents: Sequence[Document], groups: Sequence[Sequence[int]], fracti
     if len(groups) < 2:
         raise InputError(
             f"All {len(documents)} documents are one text or near-duplicates of one, so that none can be held out.",
-            hint="Add documents, or hold out none with --held-out 0.",
+            hint="Add documents, or hold out none: --set split.held_out=0.",
         )
     sizes = [sum(len(documents[i].text.encode()) for i in group) for group in groups]
     places = [hash_json([seed, sorted(documents[i].id for i in group)]) for group in groups]

@@ -3,12 +3,12 @@
 The order is that of Hugging Face's processors: repetition penalty, temperature, then top-k, top-p and min-p, each on
 what the one before left. Log-probabilities that are reported are the model's own, before any of these.
 
-Shapes: B rows, V vocab_size.
+Shapes: V vocab_size, N tokens that may be chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -30,39 +30,44 @@ class Sampler:
             self.generator.manual_seed(params.seed % 2**64)
 
     def choose(self, logits_V: Tensor) -> int:
-        """The next token."""
+        """The next token; the logits are left as they are."""
         params = self.params
         if self.seen:
-            logits_V = self._penalized(logits_V)
+            logits_V = penalized(logits_V, self.seen, params.repetition_penalty)
         if params.temperature == 0:
             token = int(logits_V.argmax())
         else:
-            logits_V = logits_V.double().cpu()
-            # From the greatest down, so that the smallest temperature cannot overflow.
-            token = self._drawn((logits_V - logits_V.max()) / params.temperature)
+            ids_N, probabilities_N = candidates(logits_V, params)
+            token = int(ids_N[torch.multinomial(probabilities_N, 1, generator=self.generator)])
         if params.repetition_penalty != 1:
             self.seen.add(token)
         return token
 
-    def _penalized(self, logits_V: Tensor) -> Tensor:
-        logits_V = logits_V.clone()
-        seen = torch.tensor(sorted(self.seen), device=logits_V.device)
-        penalty, chosen = self.params.repetition_penalty, logits_V[seen]
-        logits_V[seen] = torch.where(chosen > 0, chosen / penalty, chosen * penalty)
-        return logits_V
 
-    def _drawn(self, logits_V: Tensor) -> int:
-        params = self.params
-        logits_V, ids_V = logits_V.sort(descending=True, stable=True)
-        if params.top_k:
-            logits_V = logits_V[: params.top_k]
-        probabilities_V = logits_V.softmax(-1)
-        if params.top_p < 1:
-            before_V = probabilities_V.cumsum(-1) - probabilities_V
-            probabilities_V = probabilities_V[before_V < params.top_p]
-        if params.min_p:
-            probabilities_V = probabilities_V[probabilities_V >= params.min_p * probabilities_V[0]]
-        return int(ids_V[torch.multinomial(probabilities_V, 1, generator=self.generator)])
+def penalized(logits_V: Tensor, seen: Collection[int], penalty: float) -> Tensor:
+    """Logits in which the tokens already seen are less probable."""
+    logits_V = logits_V.clone()
+    index = torch.tensor(sorted(seen), device=logits_V.device)
+    logits_V[index] = torch.where(logits_V[index] > 0, logits_V[index] / penalty, logits_V[index] * penalty)
+    return logits_V
+
+
+def candidates(logits_V: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+    """The ids among which a temperature above 0 draws, most probable first, and their weights, both (N,) on the CPU.
+
+    The weights are float64 and need not sum to 1. Of equally probable tokens the one with the lower id comes first.
+    """
+    logits_V, ids_V = logits_V.double().cpu().sort(descending=True, stable=True)
+    if params.top_k:
+        logits_V = logits_V[: params.top_k]
+    # From the greatest down, so that the smallest temperature cannot overflow.
+    weights_N = ((logits_V - logits_V[0]) / params.temperature).softmax(-1)
+    if params.top_p < 1:
+        before_N = weights_N.cumsum(-1) - weights_N
+        weights_N = weights_N[before_N < params.top_p]
+    if params.min_p:
+        weights_N = weights_N[weights_N >= params.min_p * weights_N[0]]
+    return ids_V[: len(weights_N)], weights_N
 
 
 def logprob_of(logits_V: Tensor, token: int, top: int) -> TokenLogprob:

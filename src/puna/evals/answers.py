@@ -85,8 +85,8 @@ def exact_match(answer: str, reference: str) -> float:
 
 
 def token_f1(answer: str, reference: str) -> float:
-    """Harmonic mean of precision and recall over words and signs."""
-    found, wanted = Counter(_TOKENS.findall(answer)), Counter(_TOKENS.findall(reference))
+    """Harmonic mean of precision and recall over words and signs; 1 where the answers match exactly."""
+    found, wanted = (Counter(_TOKENS.findall(normalized(text))) for text in (answer, reference))
     common = (found & wanted).total()
     if common == 0:
         return float(found == wanted)
@@ -95,7 +95,9 @@ def token_f1(answer: str, reference: str) -> float:
 
 
 def mean_score(name: str, values: Iterable[float]) -> Score:
-    """The mean with its 95 % interval: 1.96 standard errors each way, as in arXiv 2407.21783, section 5.1.1."""
+    """The mean of shares with its 95 % interval: 1.96 standard errors each way, as in arXiv 2407.21783, section 5.1.1,
+    and never below 0 or above 1.
+    """
     values = list(values)
     count = len(values)
     if count == 0:
@@ -103,4 +105,4 @@ def mean_score(name: str, values: Iterable[float]) -> Score:
     mean = sum(values) / count
     variance = sum((value - mean) ** 2 for value in values) / count
     reach = 1.96 * (variance / count) ** 0.5
-    return Score(name, mean, count, max(0.0, mean - reach), mean + reach)
+    return Score(name, mean, count, max(0.0, mean - reach), min(1.0, mean + reach))

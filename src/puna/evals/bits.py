@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from puna.base.config import require
 from puna.base.errors import InputError
 from puna.core.document import Document
 from puna.core.protocols import LanguageModel
@@ -48,7 +49,12 @@ def bits_per_byte(
         documents: what to score.
         context_length: tokens of a window.
         advance: told how many tokens have been scored since it was last called.
+
+    Raises:
+        ConfigError: a context of no tokens.
+        InputError: no text at all.
     """
+    require(context_length >= 1, f"context_length is {context_length}; it must be at least 1.")
     nats, scored, size = 0.0, 0, 0
     pending: list[tuple[Sequence[int], int]] = []
     for document in documents:

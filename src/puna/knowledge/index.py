@@ -77,7 +77,7 @@ class PassageIndex:
             return []
         rows = self._database.execute(
             "SELECT document_id, source, first, last, heading, text, -bm25(passages, ?, ?, ?) AS score "
-            "FROM passages WHERE passages MATCH ? ORDER BY score DESC LIMIT ?",
+            "FROM passages WHERE passages MATCH ? ORDER BY score DESC, rowid LIMIT ?",
             (*_WEIGHTS, query, limit),
         )
         return [(Passage(*row[:-1]), row[-1]) for row in rows]

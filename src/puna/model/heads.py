@@ -19,6 +19,8 @@ from torch import Tensor
 
 # Numbers of one chunk's logits: 8 MiB of float32, which stay in a processor's cache.
 _CHUNK_NUMBERS = 2 << 20
+# Tokens of a chunk at least: with fewer, adding to the weight's gradient takes longer than computing it.
+_CHUNK_TOKENS = 64
 
 
 def logits(hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
@@ -83,7 +85,11 @@ class _CrossEntropy(torch.autograd.Function):
             delta_NV = delta_NV.to(dtype)
             if grad_ND is not None:
                 grad_ND[part] = delta_NV @ weight_VD
-            if grad_VD is not None:
+            if grad_VD is None:
+                continue
+            if grad_VD.dtype == dtype:
+                grad_VD.addmm_(delta_NV.T, chunk_ND)
+            else:
                 grad_VD += delta_NV.T @ chunk_ND
         ctx.grads = grad_ND, grad_VD
         return total
@@ -108,6 +114,6 @@ def _compute_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def _chunks(hidden_ND: Tensor, weight_VD: Tensor) -> Iterator[slice]:
-    size = max(16, _CHUNK_NUMBERS // weight_VD.shape[0])
+    size = max(_CHUNK_TOKENS, _CHUNK_NUMBERS // weight_VD.shape[0])
     for start in range(0, hidden_ND.shape[0], size):
         yield slice(start, start + size)

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from puna.base.config import from_dict, to_toml
+from puna.base.config import from_dict, require, to_toml
 from puna.base.errors import ConfigError, near
 from puna.base.files import folder_lock, hash_folder, write_text
 from puna.base.progress import Progress
 from puna.data import corpus
 from puna.data.readers.reader import ReadConfig
-from puna.model.config import named_size
-from puna.recipes.run_folder import REPORT
+from puna.model.config import ModelConfig, named_size
+from puna.recipes.run_folder import REPORT, checkpoint_folder
 from puna.recipes.runner import Runner, Stage, StageContext, StageRecord
 from puna.recipes.stages import evaluate, finetune, index, pretrain, questions, read, split, tokenize
 from puna.recipes.stages.evaluate import EvaluateConfig
@@ -47,14 +47,17 @@ class RaiseConfig:
     Attributes:
         documents: the folder or file to learn from; "" is the standard library of the running Python.
         base: "scratch", or the folder of a checkpoint to start from.
-        size: the shape of a model from scratch, a row of the sizes table.
+        size: the recipe of a model from scratch; it has filled in the rest.
         device: "auto", "cpu", "cuda", ...
+        model: the shape of a model from scratch. Its vocabulary and its longest context follow from `tokenizer` and
+            `pretrain`. None with a base.
     """
 
     documents: str = ""
     base: str = SCRATCH
     size: str = "cria-3m"
     device: str = "auto"
+    model: ModelConfig | None = None
     read: ReadConfig = field(default_factory=ReadConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -63,6 +66,13 @@ class RaiseConfig:
     sft: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.base == SCRATCH or self.model is None,
+            f"model is set, and so is base, {self.base!r}, which brings its own shape.",
+            "Leave out the settings of model, or the base.",
+        )
 
 
 def scratch_sizes() -> list[str]:
@@ -74,7 +84,7 @@ def scratch(size: str, documents: str = "") -> RaiseConfig:
     table = _scratch_table()
     if size not in table:
         raise ConfigError(f"There is no scratch size {size!r}.", hint=near(size, table))
-    return from_dict(RaiseConfig, {**table[size], **_documents(documents), "size": size})
+    return from_dict(RaiseConfig, {**table[size], **_documents(documents), "size": size, "model": named_size(size)})
 
 
 def from_base(base: str, documents: str = "") -> RaiseConfig:
@@ -121,43 +131,82 @@ def raise_model(
 def stages(config: RaiseConfig) -> list[Stage]:
     """The chain of a config's stages."""
     root = Path(config.documents).expanduser() if config.documents else corpus.standard_library()[0]
-    base = None if config.base == SCRATCH else Path(config.base).expanduser()
+    base = None if config.base == SCRATCH else checkpoint_folder(config.base)
     tokenizer_work: Callable[[StageContext], Mapping[str, Any]]
     if base is None:
-        shape = named_size(config.size)
+        # As long as the longest rows that any stage trains on.
+        longest = max(config.pretrain.longest_context, config.sft.context_length)
+        shape = replace(config.model or named_size(config.size), max_position_embeddings=longest)
         tokenizer_work = partial(tokenize.train_tokenizer, config=config.tokenizer)
         pretrain_work = partial(pretrain.from_scratch, shape=shape, config=config.pretrain, device=config.device)
     else:
+        shape = None
         tokenizer_work = partial(tokenize.take_tokenizer, base=base)
         pretrain_work = partial(pretrain.continued, base=base, config=config.pretrain, device=config.device)
     models = ("pretrain", "sft")
+    measured = replace(
+        config.evaluate, context_length=config.evaluate.context_length or config.pretrain.longest_context
+    )
     return [
-        Stage("read", "documents", partial(read.read, root=root, config=config.read), config.read,
-              outside=partial(read.source_hash, root)),
+        Stage(
+            "read",
+            "documents",
+            partial(read.read, root=root, config=config.read),
+            config.read,
+            outside=partial(read.source_hash, root),
+        ),
         Stage("split", "documents", partial(split.split_documents, config=config.split), config.split, ("read",)),
-        Stage("tokenizer", "tokenizer", tokenizer_work, config.tokenizer, ("split",),
-              outside=partial(_base_hash, base)),
+        Stage(
+            "tokenizer", "tokenizer", tokenizer_work, config.tokenizer, ("split",), outside=partial(_base_hash, base)
+        ),
         Stage("tokens", "tokens", tokenize.write_tokens, config.tokenizer, ("split", "tokenizer")),
-        Stage("pretrain", "checkpoint", pretrain_work, _Shaped(config.size, config.base, config.pretrain),
-              ("tokens", "tokenizer"), outside=partial(_base_hash, base), temporary=("state",)),
-        Stage("questions", "conversations", partial(questions.make_questions, config=config.questions),
-              config.questions, ("split",)),
-        Stage("index", "index", partial(index.build_index, max_chars=config.questions.built.passage_chars), config.questions.built,
-              ("read",)),
-        Stage("sft", "checkpoint", partial(finetune.finetune, config=config.sft, device=config.device), config.sft,
-              ("pretrain", "questions"), temporary=("state", "tokens")),
-        Stage("evaluate", "scores", partial(evaluate.evaluate, models=models, config=config.evaluate,
-              device=config.device), config.evaluate, ("split", "questions", *models)),
+        Stage(
+            "pretrain",
+            "checkpoint",
+            pretrain_work,
+            _Shaped(shape, config.pretrain),
+            ("tokens", "tokenizer"),
+            outside=partial(_base_hash, base),
+            temporary=("state",),
+        ),
+        Stage(
+            "questions",
+            "conversations",
+            partial(questions.make_questions, config=config.questions),
+            config.questions,
+            ("split",),
+        ),
+        Stage(
+            "index",
+            "index",
+            partial(index.build_index, max_chars=config.questions.built.passage_chars),
+            config.questions.built,
+            ("read",),
+        ),
+        Stage(
+            "sft",
+            "checkpoint",
+            partial(finetune.finetune, config=config.sft, device=config.device),
+            config.sft,
+            ("pretrain", "questions"),
+            temporary=("state", "tokens"),
+        ),
+        Stage(
+            "evaluate",
+            "scores",
+            partial(evaluate.evaluate, models=models, config=measured, device=config.device),
+            measured,
+            ("split", "questions", *models),
+        ),
         Stage("report", "report", partial(report, config=config.report), config.report, ("evaluate",)),
-    ]  # fmt: skip
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Shaped:
     """What decides the pre-training beside its inputs."""
 
-    size: str
-    base: str
+    model: ModelConfig | None
     pretrain: PretrainConfig
 
 

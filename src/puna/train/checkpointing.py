@@ -84,7 +84,14 @@ def _one_process() -> Iterator[None]:
             yield
         except CheckpointException as wrapper:
             error, _ = next(iter(wrapper.failures.values()))
-            raise error from None
+            raise _refusal_of_the_disk(error) or error from None
+
+
+def _refusal_of_the_disk(error: BaseException | None) -> OSError | None:
+    """The error of the operating system that came before `error`: torch.save covers it with one about its archive."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def random_states() -> dict[str, Tensor]:

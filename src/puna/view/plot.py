@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 COLOURS = 6
+# A line of so few points shows each: a single one would be no line at all.
+_DOTTED = 12
+# Pixels of a character and of a line of text, about: what a reader's font makes of them is not known here.
+_CHARACTER, _LINE = 7, 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,9 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, frame: Fram
     points = [point for s in series for point in s.points]
     if not points:
         return '<p class="faint">No points to draw.</p>'
+    legend = _legend_rows([s.name for s in series], frame.inner_width - _CHARACTER * len(y_label))
+    more = _LINE * (len(legend) - 1)
+    frame = replace(frame, top=frame.top + more, height=frame.height + more)
     x_low, x_high = _span([x for x, _ in points])
     y_low, y_high = _span([y for _, y in points], margin=0.05)
 
@@ -78,20 +85,23 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, frame: Fram
         dash = ' stroke-dasharray="5 4"' if s.dashed else ""
         colour = f"var(--c{i % COLOURS})"
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
-    parts.append(_legend([s.name for s in series], frame))
+        if len(s.points) <= _DOTTED:
+            parts += [_dot(*place(*point), colour) for point in s.points]
+    parts.append(_legend(legend, frame))
     return "".join([*parts, "</svg>"])
 
 
 def bar_chart(bars: Sequence[tuple[str, float]], unit: str, best: str = "") -> str:
-    """Horizontal bars with their values; the one named `best` is set off."""
-    width, row, label_width = 640, 30, 230
-    highest = max((value for _, value in bars), default=0.0) or 1.0
+    """Horizontal bars with their values; the one named `best` is set off. Only numbers above 0 have a length."""
+    width, row, label_width = 680, 30, 230
+    lengths = [value if math.isfinite(value) and value > 0 else 0.0 for _, value in bars]
+    highest = max(lengths, default=0.0) or 1.0
     parts = [f'<svg viewBox="0 0 {width} {row * len(bars) + 6}" class="chart" role="img" aria-label="{escape(unit)}">']
     for i, (name, value) in enumerate(bars):
         y = i * row + 6
-        length = (width - label_width - 90) * value / highest
+        length = (width - label_width - 130) * (lengths[i] / highest)
         colour = "var(--c0)" if name == best else "var(--bar)"
-        parts.append(_text(label_width - 10, y + 15, name, "end"))
+        parts.append(_text(label_width - 10, y + 15, _shortened(name, label_width - 10), "end"))
         parts.append(f'<rect x="{label_width}" y="{y}" width="{length:.1f}" height="20" rx="3" fill="{colour}"/>')
         parts.append(_text(label_width + length + 8, y + 15, f"{_number(value)} {unit}", "start"))
     return "".join([*parts, "</svg>"])
@@ -104,6 +114,8 @@ def graph(labels: Mapping[str, Sequence[str]], edges: Sequence[tuple[str, str]])
         labels: node -> lines of text in its box, the first one bold.
         edges: (from, to) pairs of nodes.
     """
+    if not labels:
+        return '<p class="faint">Nothing to draw.</p>'
     layers = _layers(list(labels), edges)
     box_width, box_height, gap_x, gap_y = 168, 58, 46, 18
     tallest = max(len(layer) for layer in layers)
@@ -126,7 +138,8 @@ def graph(labels: Mapping[str, Sequence[str]], edges: Sequence[tuple[str, str]])
         parts.append(f'<rect x="{x:.0f}" y="{y:.0f}" width="{box_width}" height="{box_height}" rx="8" class="node"/>')
         for i, line in enumerate(lines):
             weight = ' font-weight="600"' if i == 0 else ' class="faint"'
-            parts.append(f'<text x="{x + 12:.0f}" y="{y + 18 + 16 * i:.0f}"{weight}>{escape(line)}</text>')
+            shown = escape(_shortened(line, box_width - 16))
+            parts.append(f'<text x="{x + 12:.0f}" y="{y + 18 + 16 * i:.0f}"{weight}>{shown}</text>')
     return "".join([*parts, "</svg>"])
 
 
@@ -145,13 +158,16 @@ def _layers(nodes: list[str], edges: Sequence[tuple[str, str]]) -> list[list[str
     for _ in nodes:
         for start, end in edges:
             depth[end] = max(depth[end], depth[start] + 1)
-    return [[n for n in nodes if depth[n] == level] for level in range(max(depth.values(), default=0) + 1)]
+    return [[n for n in nodes if depth[n] == level] for level in range(max(depth.values()) + 1)]
 
 
 def _span(values: Sequence[float], margin: float = 0.0) -> tuple[float, float]:
     low, high = min(values), max(values)
-    room = (high - low) * margin
-    return (low - room, high + room) if high > low else (low - 0.5, high + 0.5)
+    size = max(abs(low), abs(high))
+    # Values that no label would tell apart are one value, with room on both sides.
+    flat = high - low <= 1e-9 * size + 1e-300
+    room = max(0.5, size / 100) if flat else (high - low) * margin
+    return low - room, high + room
 
 
 def _open(frame: Frame, title: str) -> str:
@@ -166,14 +182,43 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _legend(names: Sequence[str], frame: Frame) -> str:
-    parts, x = [], frame.width - frame.right
-    for i, name in reversed(list(enumerate(names))):
-        parts.append(_text(x, 14, name, "end"))
-        x -= 7 * len(name) + 10
-        parts.append(f'<rect x="{x - 6:.0f}" y="6" width="10" height="10" rx="2" fill="var(--c{i % COLOURS})"/>')
-        x -= 18
+def _dot(x: float, y: float, colour: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
+
+
+def _legend_rows(names: Sequence[str], room: int) -> list[list[tuple[int, str]]]:
+    """Numbers and names of the series, in rows of `room` pixels; a name that is wider than a row is cut short."""
+    room = max(room, 20 * _CHARACTER)
+    rows: list[list[tuple[int, str]]] = [[]]
+    left = room
+    for i, name in enumerate(names):
+        name = _shortened(name, room - 30)
+        width = _CHARACTER * len(name) + 30
+        if width > left and rows[-1]:
+            rows.append([])
+            left = room
+        rows[-1].append((i, name))
+        left -= width
+    return rows
+
+
+def _legend(rows: Sequence[Sequence[tuple[int, str]]], frame: Frame) -> str:
+    parts = []
+    for number, row in enumerate(rows):
+        x, y = frame.width - frame.right, 14 + _LINE * number
+        for i, name in reversed(row):
+            parts.append(_text(x, y, name, "end"))
+            x -= _CHARACTER * len(name) + 12
+            colour = f"var(--c{i % COLOURS})"
+            parts.append(f'<rect x="{x}" y="{y - 8}" width="10" height="10" rx="2" fill="{colour}"/>')
+            x -= 18
     return "".join(parts)
+
+
+def _shortened(text: str, room: int) -> str:
+    """As much of a text as `room` pixels hold."""
+    count = room // _CHARACTER
+    return text if len(text) <= count else text[: count - 1] + "…"
 
 
 def _number(value: float) -> str:

@@ -7,7 +7,7 @@ saved chat is also fine-tuning data.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class ChatSession:
         params: how it samples.
         lookup: finds the passages for a question; None answers from the weights alone.
         messages: all turns so far, the system message first where there is one.
-        shown: the passages that the last question was asked with.
+        shown: the passages that the last answered question was asked with.
         last: the last answer.
     """
 
@@ -45,30 +45,25 @@ class ChatSession:
 
     def ask(self, text: str) -> Iterator[str]:
         """Sends a user's turn; yields the answer as it comes. A turn that is broken off leaves no trace."""
-        self.shown = self.lookup(text) if self.lookup else ()
-        # Only a question that was grounded begins anew: its passage is all the context that the model was taught with.
-        question = Message("user", grounded_prompt(text, self.shown))
-        context = self._system() if self.shown else self.messages
-        for event in self.model.stream([*context, question], self.params):
-            if isinstance(event, TextDelta):
-                yield event.text
-            elif isinstance(event, Done):
-                self.last = event.completion
-                self.messages += [question, event.completion.message]
+        passages = self.lookup(text) if self.lookup else ()
+        return self._answer(self.messages, Message("user", grounded_prompt(text, passages)), passages)
 
     def retry(self) -> Iterator[str]:
         """Answers the last question again."""
-        if len(self.messages) < 2 or self.messages[-1].role != "assistant":
+        if [message.role for message in self.messages[-2:]] != ["user", "assistant"]:
             raise InputError("There is no answer to try again.", hint="Ask something first.")
-        question = self.messages[-2]
-        kept = self.messages[:-2]
-        context = self._system() if self.shown else kept
+        return self._answer(self.messages[:-2], self.messages[-2], self.shown)
+
+    def _answer(self, before: Sequence[Message], question: Message, passages: Sequence[Passage]) -> Iterator[str]:
+        """Asks a question after the messages `before`; nothing of the session changes until the answer is whole."""
+        # Only a question that was grounded begins anew: its passage is all the context that the model was taught with.
+        context = self._system() if passages else before
         for event in self.model.stream([*context, question], self.params):
             if isinstance(event, TextDelta):
                 yield event.text
             elif isinstance(event, Done):
-                self.last = event.completion
-                self.messages = [*kept, question, event.completion.message]
+                self.messages = [*before, question, event.completion.message]
+                self.shown, self.last = passages, event.completion
 
     def set_system(self, text: str) -> None:
         """Replaces the system message; an empty text removes it."""
@@ -87,9 +82,9 @@ class ChatSession:
 
     def load(self, path: Path) -> None:
         data = read_json(path)
-        self.messages = list(Conversation.from_json(data).messages)
-        self.params = from_dict(SamplingParams, data.get("params", {}))
-        self.shown, self.last = (), None
+        conversation = Conversation.from_json(data)
+        self.params = from_dict(SamplingParams, data.get("params", {}), at="params")
+        self.messages, self.shown, self.last = list(conversation.messages), (), None
 
     def _system(self) -> list[Message]:
         return [message for message in self.messages if message.role == "system"]
@@ -102,8 +97,3 @@ def _settings(params: SamplingParams) -> dict[str, Any]:
         for f in fields(params)
         if getattr(params, f.name) != getattr(SamplingParams(), f.name)
     }
-
-
-def greedy(params: SamplingParams) -> SamplingParams:
-    """The same settings with the most probable token each time: for answers from documents."""
-    return replace(params, temperature=0.0)

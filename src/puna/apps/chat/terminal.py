@@ -42,8 +42,8 @@ class Terminal:
             "documents": self._documents,
             "retry": lambda _: self._answer(session.retry()),
             "clear": lambda _: session.clear(),
-            "save": lambda name: self._save(name),
-            "load": lambda name: self._load(name),
+            "save": self._save,
+            "load": self._load,
             "help": lambda _: self._say(_HELP),
         }
 
@@ -52,11 +52,15 @@ class Terminal:
         while True:
             try:
                 line = self.read("> ").strip()
+                line.encode()  # a system without UTF-8 reads foreign bytes as lone surrogates, which no file can hold
             except EOFError:
                 self._say("")
                 return
             except KeyboardInterrupt:
                 self._say("  (/quit or Ctrl-D leaves)")
+                continue
+            except UnicodeError:
+                self._say("  That line is not valid text.")
                 continue
             if line in ("/quit", "/exit"):
                 return
@@ -73,7 +77,7 @@ class Terminal:
                 self._answer(self.session.ask(line))
         except KeyboardInterrupt:
             self._say("\n  (stopped)")
-        except PunaError as error:
+        except (PunaError, OSError) as error:
             self._say(f"  {error}")
 
     def _command(self, name: str) -> Callable[[str], None]:
@@ -105,12 +109,17 @@ class Terminal:
         self._say(f"  documents {state}")
 
     def _save(self, name: str) -> None:
-        self.session.save(Path(name or "chat.json"))
-        self._say(f"  saved to {name or 'chat.json'}")
+        self.session.save(_file(name))
+        self._say(f"  saved to {_file(name)}")
 
     def _load(self, name: str) -> None:
-        self.session.load(Path(name or "chat.json"))
+        self.session.load(_file(name))
         self._say(f"  {len(self.session.messages)} messages")
 
     def _say(self, text: str) -> None:
         print(text, file=self.out, flush=True)
+
+
+def _file(name: str) -> Path:
+    """Where a conversation is kept."""
+    return Path.home() / name[2:] if name.startswith("~/") else Path(name or "chat.json")

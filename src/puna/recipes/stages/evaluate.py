@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.base.files import write_json, write_jsonl
+from puna.core.chat import Message
 from puna.core.completion import SamplingParams
 from puna.core.document import Document
 from puna.core.verdict import Task
@@ -35,6 +36,7 @@ class EvaluateConfig:
         samples: texts that the pre-trained model writes for the report.
         sample_tokens: their length.
         max_bytes: held-out text that is scored, at most.
+        context_length: tokens of a window of that text; 0 for the longest of the pre-training.
         dtype: of the weights.
     """
 
@@ -43,6 +45,7 @@ class EvaluateConfig:
     samples: int = 3
     sample_tokens: int = 120
     max_bytes: int = 4_000_000
+    context_length: int = 0
     dtype: str = "float32"
 
 
@@ -78,14 +81,16 @@ def _score(
                 model,
                 lambda text: model.tokenizer.encode(text, bos=True),
                 held_out,
-                model.config.max_position_embeddings,
+                config.context_length or model.config.max_position_embeddings,
                 bar.advance,
             )
         scores["bits_per_byte"] = asdict(measured)
         scores["samples"] = _samples(model, held_out[: config.samples], config)
-    if tasks:
+    asked = [task for task in tasks if _fits(model, task, config)]
+    scores["too_long"] = len(tasks) - len(asked)
+    if asked:
         started = time.monotonic()
-        answers = ask(model, tasks, SamplingParams(temperature=0, max_tokens=config.max_answer_tokens))
+        answers = ask(model, asked, SamplingParams(temperature=0, max_tokens=config.max_answer_tokens))
         write_jsonl(context.folder / f"answers-{name}.jsonl", (sample.to_json() for sample in answers.samples))
         context.progress.say(
             f"{name}: {answers.exact.value:.1%} of {answers.exact.count} held-out answers exact, "
@@ -94,6 +99,12 @@ def _score(
         scores["exact_match"], scores["token_f1"] = asdict(answers.exact), asdict(answers.f1)
         scores["by_kind"] = {kind: asdict(score) for kind, score in answers.by_kind.items()}
     return scores
+
+
+def _fits(model: LocalModel, task: Task, config: EvaluateConfig) -> bool:
+    """Whether a question and its answer fit the model's context."""
+    prompt = model.tokenizer.chat.render([Message("user", task.prompt)])
+    return len(prompt) + config.max_answer_tokens <= model.config.max_position_embeddings
 
 
 def _samples(model: LocalModel, documents: Sequence[Document], config: EvaluateConfig) -> list[dict[str, str]]:

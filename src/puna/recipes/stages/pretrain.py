@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,9 @@ class PretrainConfig(TrainingConfig):
 
 
 def from_scratch(context: StageContext, shape: ModelConfig, config: PretrainConfig, device: str) -> Mapping[str, Any]:
-    """Trains a model of this shape, for the run's tokenizer, from fresh weights."""
+    """Trains a model of this shape, with the vocabulary of the run's tokenizer, from fresh weights."""
     tokenizer = load_tokenizer(context)
     shape = shape.with_vocabulary(tokenizer.vocab_size, tokenizer.bos_id, tuple(tokenizer.stop_ids))
-    shape = replace(shape, max_position_embeddings=config.longest_context)
     model = initialize(Transformer(shape).to(resolve_device(device)), config.seed, config.init)
     return _pretrain(context, model, tokenizer, config)
 
