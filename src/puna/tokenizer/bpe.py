@@ -77,7 +77,8 @@ class ByteLevelBPE:
         special = special_tokens(len(ranks)) if special is None else special
         check_special(special, len(ranks))
         self.base_size = len(ranks)
-        self.ranks: Mapping[bytes, int] = MappingProxyType(dict(ranks))
+        own = dict(ranks)
+        self.ranks: Mapping[bytes, int] = MappingProxyType(own)
         self.special: Mapping[str, int] = MappingProxyType(dict(sorted(special.items(), key=lambda item: item[1])))
         self.vocab_size = len(ranks) + len(special)
         index = roles()
@@ -92,9 +93,7 @@ class ByteLevelBPE:
         self.stop_ids: tuple[int, ...] = (self.eos_id, self.eom_id, self.eot_id)
         self._special_names = list(self.special)
         self._pattern = pattern
-        self._engine = tiktoken.Encoding(
-            "puna", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens=dict(special)
-        )
+        self._engine = tiktoken.Encoding("puna", pat_str=pattern, mergeable_ranks=own, special_tokens=dict(special))
         self._encode_text = self._engine.encode_ordinary
 
     def __len__(self) -> int:
@@ -124,12 +123,13 @@ class ByteLevelBPE:
             allow_special: read the names of special tokens in the text as special tokens. Only for text that the
                 caller wrote; never for a user's, a tool's or a document's.
         """
+        encode = self._encode_special if allow_special else self._encode_text
         try:
-            ids = self._encode_special(text) if allow_special else self._encode_text(text)
+            ids = encode(text)
         except BaseException as error:  # the engine's panics are no Exceptions
             if not _gave_up(error):
                 raise
-            ids = [id for part in slices(text) for id in self._encode_part(part, allow_special)]
+            ids = [id for part in slices(text) for id in encode(part)]
         if bos:
             ids.insert(0, self.bos_id)
         if eos:
@@ -216,9 +216,6 @@ class ByteLevelBPE:
 
     def _encode_special(self, text: str) -> list[int]:
         return self._engine.encode(text, allowed_special="all")
-
-    def _encode_part(self, text: str, allow_special: bool) -> list[int]:
-        return self._encode_special(text) if allow_special else self._encode_text(text)
 
 
 def check_ranks(ranks: Mapping[bytes, int], source: str = "The vocabulary") -> None:

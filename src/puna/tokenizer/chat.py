@@ -6,8 +6,9 @@ does, and never with special tokens: a user who writes `<|eot_id|>` has written 
 
 `parse(render(messages, tools), tools)` gives the messages back, with these exceptions. The format carries no ids of
 calls, and of a tool's result neither its name nor the call it answers: these come back empty. Lone surrogates come
-back as U+FFFD. A message with calls comes back with `end_of_turn` False where the format ends such a message with
-`<|eom_id|>`. Texts that have the form of a call are read as one, by the three rules in `puna.tokenizer.parser`.
+back as U+FFFD, and arguments as plain JSON values (a tuple as a list). A message with calls comes back with
+`end_of_turn` False where the format ends such a message with `<|eom_id|>`. Texts that have the form of a call are read
+as one, by the three rules in `puna.tokenizer.parser`.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ class ChatFormat:
         separator = self.tokenizer.encode(_SEPARATOR)
         if body[: len(separator)] == separator:
             body = body[len(separator) :]
-        elif body:  # encoded together with the first token of the content
+        elif self.tokenizer.decode(body[:1]).startswith(_SEPARATOR):  # one token with the content's first characters
             first = self.tokenizer.decode(body[:1]).removeprefix(_SEPARATOR)
             body = [*self.tokenizer.encode(first), *body[1:]]
         if not body and not stop:

@@ -95,19 +95,15 @@ def read_tokenizer_json(path: Path | str, check_merges: bool = True) -> tuple[di
         added = {token["content"]: token["id"] for token in data["added_tokens"]}
         _check_kind(data, path)
         ranks = {to_bytes(token): rank for token, rank in vocabulary.items() if token not in added}
-        listed = len(model["merges"])
+        listed: list[Any] = model["merges"]
     except KeyError as error:
         raise _other_kind(path, f"lacks {error.args[0]!r}") from error
     except (TypeError, AttributeError, IndexError) as error:
         raise _other_kind(path, f"does not have its form ({error})") from error
-    if len(ranks) < len([token for token in vocabulary if token not in added]):
-        raise TokenizerError(f"{path} writes one token in two ways.", hint=_GET_AGAIN)
     check_ranks(ranks, str(path))
     check_special(added, len(ranks), str(path))
     if check_merges:
-        _check_merges(model["merges"], ranks, path)
-    elif not listed:
-        raise _other_kind(path, "lists no merges")
+        _check_merges(listed, ranks, path)
     return ranks, added
 
 

@@ -2,14 +2,15 @@
 
 Text is handed on at once, except while it may still be a call. Three rules decide what is one:
 
-1. After `<|python_tag|>` everything up to the message's end is: a call in any form, and else code.
+1. After `<|python_tag|>` everything is, up to the message's end or the next tag: a call in any form, and else code.
+   What opens as a call in JSON or in a tag and then breaks is text, and so is code that was cut off.
 2. Where tools are on offer, a message that consists of JSON or pythonic calls alone, or of one call of an offered
    built-in tool, is these calls.
 3. Where tools are on offer, a `<function=...>{...}</function>` is a call wherever it stands in a text.
 
 Anything malformed is text, and no input raises. Ids of special tokens that mean nothing inside a message are left out.
 These rules are ambiguous in their nature: where tools are on offer, an assistant's text that has the form of a call
-(rules 2 and 3) is one, and code that has the form of another call (rule 1) is that call.
+(rules 2 and 3) is one, and code that has the form of another call, or opens as one (rule 1), is not code.
 """
 
 from __future__ import annotations
