@@ -62,10 +62,9 @@ def load(path: str | Path, dtype: str = "float32", device: str = "auto", *, allo
         device: "auto", "cpu", "cuda", ...
         allow_pickle: whether Meta's `.pth` files may be read (weights only, in a child process).
     """
-    from puna.engine.local import LocalModel
-    from puna.recipes.run_folder import checkpoint_folder
+    from puna.recipes.run_folder import load_model
 
-    return LocalModel.load(checkpoint_folder(path), dtype, device, allow_pickle=allow_pickle)
+    return load_model(path, dtype, device, allow_pickle=allow_pickle)
 
 
 def __getattr__(name: str) -> Any:

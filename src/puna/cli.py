@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code."""
+    """Runs a command; returns its exit code. When the reader of a pipe has gone, click leaves with code 1."""
     try:
         with storage_errors("its files"):
             result: Any = cli.main(args=arguments, standalone_mode=False, prog_name="puna")
@@ -88,7 +88,3 @@ def run(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nInterrupted. What was finished is kept; run the same command again to go on.", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe has gone; there is nobody left to tell.
-        sys.stderr.close()
-        return 0

@@ -67,22 +67,14 @@ class ScriptedChatModel:
     ) -> Iterator[StreamEvent]:
         """Gives the text word by word, unless the script cuts it itself."""
         self.asked.append(Asked(tuple(messages), params, tuple(tools)))
-        answer = self._answer(messages)
-        completion = Completion(answer) if isinstance(answer, Message) else answer
-        if isinstance(completion, Completion):
-            pieces: Sequence[str | BaseException] = _words(completion.message.content)
-        elif isinstance(answer, str):
-            pieces = _words(answer)
-        else:
-            pieces = [answer] if isinstance(answer, BaseException) else answer
+        pieces, completion = _script(self._answer(messages))
         said = ""
         for piece in pieces:
             if isinstance(piece, BaseException):
                 raise piece
             said += piece
             yield TextDelta(piece)
-        if not isinstance(completion, Completion):
-            completion = Completion(Message("assistant", said))
+        completion = completion or Completion(Message("assistant", said))
         for call in completion.message.tool_calls:
             yield ToolCallDelta(call)
         yield Done(completion)
@@ -100,6 +92,21 @@ class ScriptedChatModel:
         return self._answers[len(self.asked) - 1]
 
 
+def _script(answer: Answer) -> tuple[Sequence[str | BaseException], Completion | None]:
+    """The pieces of a stream, and its end; None where that is what the pieces have said."""
+    match answer:
+        case str():
+            return _words(answer), None
+        case BaseException():
+            return [answer], None
+        case Message():
+            return _words(answer.content), Completion(answer)
+        case Completion():
+            return _words(answer.message.content), answer
+        case _:
+            return answer, None
+
+
 def _words(text: str) -> list[str]:
     """The words, each with the white space around it."""
     return re.findall(r"\s*\S+\s*|\s+", text)
@@ -107,9 +114,8 @@ def _words(text: str) -> list[str]:
 
 @cache
 def tiny_tokenizer() -> Tokenizer:
-    """Llama 3's tokenizer of single bytes: the ids of a text are its UTF-8. 16 special tokens follow, from 257 on."""
-    # A tokenizer.json must list a merge; no UTF-8 holds this pair.
-    ranks = {bytes([byte]): byte for byte in range(256)} | {b"\xff\xff": 256}
+    """Llama 3's tokenizer with no merges: the ids of a text are its bytes of UTF-8. 16 special tokens follow them."""
+    ranks = {bytes([byte]): byte for byte in range(256)}
     return Tokenizer(ranks, special_tokens(len(ranks), _SPECIAL_TOKENS))
 
 

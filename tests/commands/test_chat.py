@@ -7,19 +7,21 @@ from pathlib import Path
 
 import pytest
 
+SETTINGS = ("--set", "max_tokens=8", "--set", "seed=1")
+
 
 def test_one_question_is_answered(puna, checkpoint: Path) -> None:
-    code, out, _ = puna("chat", checkpoint, "-m", "hello", "--set", "max_tokens=8")
+    code, out, _ = puna("chat", checkpoint, "-m", "hello", *SETTINGS)
     assert code == 0
     assert out.endswith("\n")
-    again = puna("chat", checkpoint, "-m", "hello", "--set", "max_tokens=8")
+    again = puna("chat", checkpoint, "-m", "hello", *SETTINGS)
     assert again[1] == out
 
 
 def test_piped_text_is_a_question(puna, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = puna("chat", checkpoint, "-m", "hello", "--set", "max_tokens=8")
+    asked = puna("chat", checkpoint, "-m", "hello", *SETTINGS)
     monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
-    assert puna("chat", checkpoint, "--set", "max_tokens=8") == asked
+    assert puna("chat", checkpoint, *SETTINGS) == asked
 
 
 def test_an_unknown_setting_suggests_the_near_one(puna, checkpoint: Path) -> None:

@@ -80,7 +80,7 @@ def test_seeds_hold_out_different_documents():
 def test_nothing_is_held_out_on_request_and_one_group_cannot_be_split():
     documents = corpus([10, 10])
     assert split(documents, [[0, 1]], 0.0, 0).held_out == []
-    with pytest.raises(InputError, match="--held-out 0"):
+    with pytest.raises(InputError, match=r"split\.held_out=0"):
         split(documents, [[0, 1]], 0.1, 0)
     for fraction in (-0.1, 1.0):
         with pytest.raises(ConfigError, match="share to hold out"):

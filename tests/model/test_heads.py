@@ -29,7 +29,7 @@ def reference(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor) -> 
 
 @pytest.fixture(params=[1, 50, 1 << 21])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many numbers a chunk of logits has: from the least that is allowed (16 tokens) to all at once."""
+    """How many numbers a chunk of logits has: from the least that is allowed (64 tokens) to all at once."""
     monkeypatch.setattr(heads, "_CHUNK_NUMBERS", request.param)
     return request.param
 

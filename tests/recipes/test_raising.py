@@ -21,7 +21,7 @@ from puna.base.progress import Silent
 from puna.model.checkpoint import Checkpoint
 from puna.recipes.raising import RaiseConfig, from_base, raise_model, scratch, scratch_sizes, stages
 
-STAGES = ["read", "split", "tokenizer", "tokens", "pretrain", "questions", "index", "sft", "evaluate", "report"]
+STAGES = ["read", "split", "tokenizer", "tokens", "questions", "index", "pretrain", "sft", "evaluate", "report"]
 
 
 def test_a_run_leaves_every_artifact(finished_run: Path) -> None:

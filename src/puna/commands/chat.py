@@ -39,14 +39,16 @@ def command(
     With a run folder each question is answered from the passage of the documents that fits it best. Text that is
     piped in is one question.
     """
-    import puna
     from puna.knowledge.index import PassageIndex
-    from puna.recipes.run_folder import index_folder
+    from puna.model.budget import parameters
+    from puna.recipes.run_folder import index_folder, load_model
 
-    params = override(SamplingParams(temperature=0.0), settings)
-    session = ChatSession(puna.load(path, dtype, device, allow_pickle=allow_pickle), params)
-    folder = index_folder(path)
-    if documents and folder:
+    folder = index_folder(path) if documents else None
+    # Answers from documents are quotations, which chance would only spoil.
+    params = override(SamplingParams(temperature=0.0) if folder else SamplingParams(), settings)
+    model = load_model(path, dtype, device, allow_pickle=allow_pickle)
+    session = ChatSession(model, params)
+    if folder:
         index = PassageIndex(folder)
         session.lookup = lambda question: [passage for passage, _ in index.search(question, _PASSAGES)]
     if system:
@@ -55,9 +57,11 @@ def command(
     if message is None and not sys.stdin.isatty():
         message = sys.stdin.read().strip()
     if message is not None:
-        terminal.turn(message)
+        terminal.once(message)
         return
     import readline  # noqa: F401 - gives `input` a history and line editing
 
-    click.echo(f"{path}: {session.model.config.hidden_size} wide. /help lists the commands, /quit leaves.")  # type: ignore[attr-defined]
+    size = f"{parameters(model.config) / 1e6:,.1f} million parameters"
+    click.echo(f"{path}: {size}, {model.config.max_position_embeddings:,} tokens of context")
+    click.echo("/help lists the commands, /quit leaves.")
     terminal.run()

@@ -36,16 +36,16 @@ def command(
     """Measure the model in PATH (a run folder or a checkpoint) on DOCUMENTS that it has not seen."""
     from dataclasses import asdict
 
-    import puna
     from puna.data.conversations import QuestionConfig, build_tasks
     from puna.data.corpus import read_folder
     from puna.evals.answers import ask
     from puna.evals.bits import bits_per_byte
     from puna.evals.compression import xz_bits
+    from puna.recipes.run_folder import load_model
 
     progress = for_terminal(quiet)
     read, _ = read_folder(documents, progress=progress)
-    model = puna.load(path, dtype, device)
+    model = load_model(path, dtype, device)
     tokenizer = model.tokenizer
     total = sum(map(len, tokenizer.encode_batch([document.text for document in read])))
     with progress.task("bits per byte", total, "tokens") as bar:

@@ -38,6 +38,8 @@ class SamplingParams:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            raise ConfigError(f"stop is the text {self.stop!r}.", hint=f"Give a list of texts: ({self.stop!r},).")
         bounds = {
             "temperature": (self.temperature >= 0, "at least 0"),
             "top_k": (self.top_k >= 0, "at least 0 (0 keeps every token)"),

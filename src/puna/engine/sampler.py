@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
+from puna.base.errors import CheckpointError
 from puna.core.completion import SamplingParams, TokenLogprob
 
 
@@ -30,8 +31,17 @@ class Sampler:
             self.generator.manual_seed(params.seed % 2**64)
 
     def choose(self, logits_V: Tensor) -> int:
-        """The next token; the logits are left as they are."""
+        """The next token; the logits are left as they are.
+
+        Raises:
+            CheckpointError: the logits are no numbers.
+        """
         params = self.params
+        if torch.isnan(logits_V).any():
+            raise CheckpointError(
+                "The model's logits are not numbers.",
+                hint="Its weights are damaged, or too large for float16: load it with dtype float32.",
+            )
         if self.seen:
             logits_V = penalized(logits_V, self.seen, params.repetition_penalty)
         if params.temperature == 0:

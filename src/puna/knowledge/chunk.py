@@ -52,6 +52,21 @@ def chunk(document: Document, max_chars: int) -> list[Passage]:
     return passages
 
 
+def titles(document: Document) -> list[tuple[int, str]]:
+    """What the document defines or is headed by, as (first character, title) in order: each function, each section.
+
+    A passage that joins several small ones has none of them in its heading; an index wants them all.
+    """
+
+    def walk(unit: Unit) -> Iterator[tuple[int, str]]:
+        if unit.title:
+            yield unit.start, unit.title
+        for child in unit.children:
+            yield from walk(child)
+
+    return sorted(walk(tree(document)))
+
+
 Piece = tuple[int, int, tuple[str, ...]]
 
 

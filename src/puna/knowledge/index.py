@@ -1,7 +1,7 @@
 """An index of passages for look-up by words: SQLite's FTS5 with BM25, in one file.
 
 Vectors, reranking and incremental updates are left out: this is what finds the passage that a question names, with no
-weights at all. A heading counts for more than the text beneath it, because a question about `copyfile` wants the
+weights at all. A title counts for more than the text beneath it, because a question about `copyfile` wants the
 passage that defines it, not the ones that call it.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import cache
 from importlib import resources
@@ -19,10 +19,10 @@ from pathlib import Path
 from puna.base.errors import ArtifactError
 from puna.base.files import atomic_folder
 from puna.core.document import Document
-from puna.knowledge.chunk import Passage, chunk
+from puna.knowledge.chunk import Passage, chunk, titles
 
 _FILE = "passages.sqlite"
-# BM25 weights of the columns source, heading and text.
+# BM25 weights of the columns source, titles and text.
 _WEIGHTS = (2.0, 6.0, 1.0)
 _WORD = re.compile(r"\w+")
 
@@ -55,15 +55,11 @@ class PassageIndex:
         """Cuts documents into passages and writes their index, atomically."""
         with atomic_folder(folder) as temporary, closing(sqlite3.connect(temporary / _FILE)) as database:
             database.execute(
-                "CREATE VIRTUAL TABLE passages USING fts5(source, heading, text, document_id UNINDEXED, "
-                "first UNINDEXED, last UNINDEXED, tokenize = \"unicode61 tokenchars '_'\")"
+                "CREATE VIRTUAL TABLE passages USING fts5(source, titles, text, document_id UNINDEXED, "
+                "first UNINDEXED, last UNINDEXED, heading UNINDEXED, tokenize = \"unicode61 tokenchars '_'\")"
             )
-            rows = (
-                (p.source, p.heading, p.text, p.document_id, p.start, p.end)
-                for document in documents
-                for p in chunk(document, max_chars)
-            )
-            database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", rows)
+            rows = (row for document in documents for row in _rows(document, max_chars))
+            database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             database.execute("INSERT INTO passages(passages) VALUES ('optimize')")
             database.commit()
         return cls(folder)
@@ -87,6 +83,14 @@ class PassageIndex:
 
     def __len__(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM passages").fetchone()[0])
+
+
+def _rows(document: Document, max_chars: int) -> Iterator[tuple[str, str, str, str, int, int, str]]:
+    """A row for each passage; its titles are its heading and whatever it holds that has a title of its own."""
+    places = titles(document)
+    for p in chunk(document, max_chars):
+        inside = [title for start, title in places if p.start <= start < p.end]
+        yield p.source, " ".join([p.heading, *inside]), p.text, p.document_id, p.start, p.end, p.heading
 
 
 @cache

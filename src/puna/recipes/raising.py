@@ -1,7 +1,8 @@
 """`puna raise`: from a folder of documents to a model that answers, as one config and a chain of stages.
 
     read -> split -> tokenizer -> tokens -> pretrain -> sft -> evaluate -> report
-                 \\-> questions ------------------^---------^
+       |        \\-> questions --------------------------^---------^
+       \\-> index (for chat)
 
 `scratch` and `from_base` are the two named recipes; each returns a complete `RaiseConfig`, in which everything can be
 overridden. The numbers that fit a size stand in `assets/scratch.toml`, chosen by measured runs
@@ -11,7 +12,7 @@ overridden. The numbers that fit a size stand in `assets/scratch.toml`, chosen b
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import resources
@@ -26,7 +27,7 @@ from puna.data import corpus
 from puna.data.readers.reader import ReadConfig
 from puna.model.config import ModelConfig, named_size
 from puna.recipes.run_folder import REPORT, checkpoint_folder
-from puna.recipes.runner import Runner, Stage, StageContext, StageRecord
+from puna.recipes.runner import Runner, Stage, StageRecord
 from puna.recipes.stages import evaluate, finetune, index, pretrain, questions, read, split, tokenize
 from puna.recipes.stages.evaluate import EvaluateConfig
 from puna.recipes.stages.finetune import FinetuneConfig
@@ -130,76 +131,66 @@ def raise_model(
 
 def stages(config: RaiseConfig) -> list[Stage]:
     """The chain of a config's stages."""
+    return [*_document_stages(config), *_model_stages(config)]
+
+
+def _document_stages(config: RaiseConfig) -> list[Stage]:
+    """From the folder to tokens, questions and an index."""
     root = Path(config.documents).expanduser() if config.documents else corpus.standard_library()[0]
-    base = None if config.base == SCRATCH else checkpoint_folder(config.base)
-    tokenizer_work: Callable[[StageContext], Mapping[str, Any]]
-    if base is None:
+    base = _base(config)
+    tokenizer = (
+        partial(tokenize.take_tokenizer, base=base)
+        if base
+        else partial(tokenize.train_tokenizer, config=config.tokenizer)
+    )
+    reading = partial(read.read, root=root, config=config.read)
+    splitting = partial(split.split_documents, config=config.split)
+    asking = partial(questions.make_questions, config=config.questions)
+    indexing = partial(index.build_index, max_chars=config.questions.built.passage_chars)
+    return [
+        Stage("read", "documents", reading, config.read, outside=partial(read.source_hash, root)),
+        Stage("split", "documents", splitting, config.split, ("read",)),
+        Stage("tokenizer", "tokenizer", tokenizer, config.tokenizer, ("split",), outside=partial(_base_hash, base)),
+        Stage("tokens", "tokens", tokenize.write_tokens, config.tokenizer, ("split", "tokenizer")),
+        Stage("questions", "conversations", asking, config.questions, ("split",)),
+        Stage("index", "index", indexing, config.questions.built, ("read",)),
+    ]
+
+
+def _model_stages(config: RaiseConfig) -> list[Stage]:
+    """From tokens and questions to a model, its scores and the report."""
+    base, shape = _base(config), None
+    if base:
+        pretraining = partial(pretrain.continued, base=base, config=config.pretrain, device=config.device)
+    else:
         # As long as the longest rows that any stage trains on.
         longest = max(config.pretrain.longest_context, config.sft.context_length)
         shape = replace(config.model or named_size(config.size), max_position_embeddings=longest)
-        tokenizer_work = partial(tokenize.train_tokenizer, config=config.tokenizer)
-        pretrain_work = partial(pretrain.from_scratch, shape=shape, config=config.pretrain, device=config.device)
-    else:
-        shape = None
-        tokenizer_work = partial(tokenize.take_tokenizer, base=base)
-        pretrain_work = partial(pretrain.continued, base=base, config=config.pretrain, device=config.device)
+        pretraining = partial(pretrain.from_scratch, shape=shape, config=config.pretrain, device=config.device)
+    tuning = partial(finetune.finetune, config=config.sft, device=config.device)
     models = ("pretrain", "sft")
     measured = replace(
         config.evaluate, context_length=config.evaluate.context_length or config.pretrain.longest_context
     )
+    measuring = partial(evaluate.evaluate, models=models, config=measured, device=config.device)
     return [
-        Stage(
-            "read",
-            "documents",
-            partial(read.read, root=root, config=config.read),
-            config.read,
-            outside=partial(read.source_hash, root),
-        ),
-        Stage("split", "documents", partial(split.split_documents, config=config.split), config.split, ("read",)),
-        Stage(
-            "tokenizer", "tokenizer", tokenizer_work, config.tokenizer, ("split",), outside=partial(_base_hash, base)
-        ),
-        Stage("tokens", "tokens", tokenize.write_tokens, config.tokenizer, ("split", "tokenizer")),
         Stage(
             "pretrain",
             "checkpoint",
-            pretrain_work,
+            pretraining,
             _Shaped(shape, config.pretrain),
             ("tokens", "tokenizer"),
             outside=partial(_base_hash, base),
             temporary=("state",),
         ),
-        Stage(
-            "questions",
-            "conversations",
-            partial(questions.make_questions, config=config.questions),
-            config.questions,
-            ("split",),
-        ),
-        Stage(
-            "index",
-            "index",
-            partial(index.build_index, max_chars=config.questions.built.passage_chars),
-            config.questions.built,
-            ("read",),
-        ),
-        Stage(
-            "sft",
-            "checkpoint",
-            partial(finetune.finetune, config=config.sft, device=config.device),
-            config.sft,
-            ("pretrain", "questions"),
-            temporary=("state", "tokens"),
-        ),
-        Stage(
-            "evaluate",
-            "scores",
-            partial(evaluate.evaluate, models=models, config=measured, device=config.device),
-            measured,
-            ("split", "questions", *models),
-        ),
+        Stage("sft", "checkpoint", tuning, config.sft, ("pretrain", "questions"), temporary=("state", "tokens")),
+        Stage("evaluate", "scores", measuring, measured, ("split", "questions", *models)),
         Stage("report", "report", partial(report, config=config.report), config.report, ("evaluate",)),
     ]
+
+
+def _base(config: RaiseConfig) -> Path | None:
+    return None if config.base == SCRATCH else checkpoint_folder(config.base)
 
 
 @dataclass(frozen=True, slots=True)

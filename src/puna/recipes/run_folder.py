@@ -6,8 +6,12 @@ It imports no stage, so that finding a model does not load the machinery that ma
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from puna.base.errors import ArtifactError, InputError
+
+if TYPE_CHECKING:
+    from puna.engine.local import LocalModel
 
 LINEAGE = "lineage.json"
 CHECKPOINT = "checkpoint"
@@ -34,6 +38,15 @@ def checkpoint_folder(path: Path | str) -> Path:
     raise ArtifactError(
         f"The run {path} has no model yet.", hint="Run puna raise on it again; it goes on where it was."
     )
+
+
+def load_model(
+    path: Path | str, dtype: str = "float32", device: str = "auto", *, allow_pickle: bool = False
+) -> LocalModel:
+    """The model of a run, or of a checkpoint folder; see `LocalModel.load`."""
+    from puna.engine.local import LocalModel
+
+    return LocalModel.load(checkpoint_folder(path), dtype, device, allow_pickle=allow_pickle)
 
 
 def index_folder(path: Path | str) -> Path | None:

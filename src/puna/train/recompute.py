@@ -13,10 +13,7 @@ from puna.model.transformer import Transformer
 
 
 def recompute_layers(model: Transformer) -> Transformer:
-    """Makes every layer of `model` recompute its activations in the backward pass; returns the model.
-
-    Applied twice, it does what it does once.
-    """
+    """Makes every layer of `model` recompute its activations in the backward pass; returns the model."""
     for layer in model.layers:
-        layer.forward = partial(checkpoint, partial(type(layer).forward, layer), use_reentrant=False)
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     return model

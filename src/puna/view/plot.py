@@ -15,7 +15,7 @@ COLOURS = 6
 # A line of so few points shows each: a single one would be no line at all.
 _DOTTED = 12
 # Pixels of a character and of a line of text, about: what a reader's font makes of them is not known here.
-_CHARACTER, _LINE = 7, 18
+_CHAR_WIDTH, _LINE_HEIGHT = 7, 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, frame: Fram
     points = [point for s in series for point in s.points]
     if not points:
         return '<p class="faint">No points to draw.</p>'
-    legend = _legend_rows([s.name for s in series], frame.inner_width - _CHARACTER * len(y_label))
-    more = _LINE * (len(legend) - 1)
+    legend = _legend_rows([s.name for s in series], frame.inner_width - _CHAR_WIDTH * len(y_label))
+    more = _LINE_HEIGHT * (len(legend) - 1)
     frame = replace(frame, top=frame.top + more, height=frame.height + more)
     x_low, x_high = _span([x for x, _ in points])
     y_low, y_high = _span([y for _, y in points], margin=0.05)
@@ -188,12 +188,12 @@ def _dot(x: float, y: float, colour: str) -> str:
 
 def _legend_rows(names: Sequence[str], room: int) -> list[list[tuple[int, str]]]:
     """Numbers and names of the series, in rows of `room` pixels; a name that is wider than a row is cut short."""
-    room = max(room, 20 * _CHARACTER)
+    room = max(room, 20 * _CHAR_WIDTH)
     rows: list[list[tuple[int, str]]] = [[]]
     left = room
     for i, name in enumerate(names):
         name = _shortened(name, room - 30)
-        width = _CHARACTER * len(name) + 30
+        width = _CHAR_WIDTH * len(name) + 30
         if width > left and rows[-1]:
             rows.append([])
             left = room
@@ -205,10 +205,10 @@ def _legend_rows(names: Sequence[str], room: int) -> list[list[tuple[int, str]]]
 def _legend(rows: Sequence[Sequence[tuple[int, str]]], frame: Frame) -> str:
     parts = []
     for number, row in enumerate(rows):
-        x, y = frame.width - frame.right, 14 + _LINE * number
+        x, y = frame.width - frame.right, 14 + _LINE_HEIGHT * number
         for i, name in reversed(row):
             parts.append(_text(x, y, name, "end"))
-            x -= _CHARACTER * len(name) + 12
+            x -= _CHAR_WIDTH * len(name) + 12
             colour = f"var(--c{i % COLOURS})"
             parts.append(f'<rect x="{x}" y="{y - 8}" width="10" height="10" rx="2" fill="{colour}"/>')
             x -= 18
@@ -217,7 +217,7 @@ def _legend(rows: Sequence[Sequence[tuple[int, str]]], frame: Frame) -> str:
 
 def _shortened(text: str, room: int) -> str:
     """As much of a text as `room` pixels hold."""
-    count = room // _CHARACTER
+    count = room // _CHAR_WIDTH
     return text if len(text) <= count else text[: count - 1] + "…"
 
 

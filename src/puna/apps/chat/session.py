@@ -71,8 +71,9 @@ class ChatSession:
         self.messages = [Message("system", text), *rest] if text else rest
 
     def set(self, assignment: str) -> None:
-        """Changes a sampling setting, written as name=value."""
-        self.params = override(self.params, [assignment])
+        """Changes a sampling setting, written as `name=value` or `name value`."""
+        name, _, value = assignment.replace("=", " ", 1).partition(" ")
+        self.params = override(self.params, [f"{name}={value.strip()}"])
 
     def clear(self) -> None:
         self.messages, self.shown, self.last = self._system(), (), None

@@ -67,6 +67,14 @@ class Terminal:
             if line:
                 self.turn(line)
 
+    def once(self, question: str) -> None:
+        """One question from a script: the answer alone goes to `out`, its sources to standard error; errors rise."""
+        for piece in self.session.ask(question):
+            self.out.write(piece)
+        self._say("")
+        if sources := self._sources():
+            print(sources, file=sys.stderr)
+
     def turn(self, line: str) -> None:
         """One line of the user's: a command, or a question."""
         try:
@@ -91,9 +99,13 @@ class Terminal:
             self.out.write(piece)
             self.out.flush()
         self._say("")
-        if self.session.shown:
-            sources = ", ".join(dict.fromkeys(passage.source for passage in self.session.shown))
-            self._say(f"  [{sources}]")
+        if sources := self._sources():
+            self._say(sources)
+
+    def _sources(self) -> str:
+        """Where the passages of the last question stand."""
+        names = ", ".join(dict.fromkeys(passage.source for passage in self.session.shown))
+        return f"  [{names}]" if names else ""
 
     def _set(self, assignment: str) -> None:
         if assignment:
