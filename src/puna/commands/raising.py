@@ -15,7 +15,9 @@ from puna.base.progress import for_terminal, format_seconds
 @click.argument("documents", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder (default: runs/NAME).")
 @click.option("--base", default="scratch", show_default=True, help="'scratch', or a checkpoint folder to start from.")
-@click.option("--size", default="cria-3m", show_default=True, help="Shape of a model from scratch.")
+@click.option(
+    "--size", default="cria-3m", show_default=True, help="Size of a model from scratch; `puna plan` lists them."
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting: pretrain.tokens=2e6.")
 @click.option("--config", type=click.Path(path_type=Path), help="Take all settings from a run.toml instead.")
 @click.option("--device", default=None, help="auto (default), cpu, cuda, ...")
