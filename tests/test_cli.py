@@ -62,7 +62,7 @@ def test_the_version_is_the_installed_packages(
     assert capsys.readouterr().out == "puna, version 9.8.7\n"
 
 
-@pytest.mark.parametrize(("typed", "hint"), [("rais", "Did you mean 'raise'?"), ("xyzzy", "Known: chat, convert")])
+@pytest.mark.parametrize(("typed", "hint"), [("rais", "Did you mean 'raise'?"), ("xyzzy", "Known: bench, chat, ")])
 def test_an_unknown_command_names_the_near_one(capsys: pytest.CaptureFixture[str], typed: str, hint: str):
     assert run([typed, "--whatever"]) == 2
     captured = capsys.readouterr()

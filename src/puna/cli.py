@@ -22,6 +22,9 @@ COMMANDS = {
     "train": ("training", "Train a checkpoint on documents or on conversations."),
     "tokenizer": ("tokenizing", "Train a tokenizer, and look at what it does."),
     "data": ("data", "Read documents, and make conversations of them."),
+    "quantize": ("quantizing", "A checkpoint in FP8, INT8 or INT4, and what it saves and loses."),
+    "export": ("exporting", "A checkpoint for llama.cpp, vLLM, transformers or TensorRT-LLM."),
+    "bench": ("benchmarking", "How fast a model answers here, beside what the machine allows."),
     "convert": ("converting", "Turn checkpoints from one layout into another; merge adapters."),
     "plan": ("planning", "What a model of a size costs in memory and computation."),
 }

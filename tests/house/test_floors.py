@@ -15,7 +15,7 @@ FLOORS: dict[str, int] = {
     for floor, rooms in enumerate(
         (
             ("core", "base"),
-            ("tokenizer", "model", "knowledge", "sandbox"),
+            ("tokenizer", "model", "knowledge", "kernels", "sandbox"),
             ("evals", "agent", "data", "parallel", "quant", "guard"),
             ("view", "train", "engine", "export"),
             ("align", "testing"),

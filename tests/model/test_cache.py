@@ -1,93 +1,77 @@
+"""The seam between the model and a cache, with the plainest cache that there can be: it keeps everything."""
+
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from puna.base.errors import ResourceError
-from puna.model.cache import ContiguousCache
-
-
-def new_cache(config, rows: int = 2, capacity: int = 8) -> ContiguousCache:
-    return ContiguousCache(config, rows, capacity, torch.float32, torch.device("cpu"))
+from puna.model.attention import attend
+from puna.model.cache import Cache
 
 
-def test_gives_back_what_was_stored_in_order(tiny) -> None:
-    config = tiny()
-    cache = new_cache(config)
-    pieces = [torch.randn(2, config.num_key_value_heads, n, config.head_dim) for n in (3, 1, 2)]
-    for piece in pieces:
-        ids = cache.admit(torch.full((2, piece.shape[2]), 5))
-        for layer in range(config.num_hidden_layers):
-            k, v = cache.extend(layer, piece * 2**layer, -piece)
-    whole = torch.cat(pieces, dim=2)
-    assert cache.length == 6
-    assert torch.equal(ids, torch.full((2, 6), 5))
-    assert torch.equal(k, whole * 2 ** (config.num_hidden_layers - 1))
-    assert torch.equal(v, -whole)
+class Kept:
+    """Keys and values of one sequence, one after another; notes what it is asked."""
 
+    def __init__(self, layers: int) -> None:
+        self.longest = 0
+        self.k: list[list[Tensor]] = [[] for _ in range(layers)]
+        self.v: list[list[Tensor]] = [[] for _ in range(layers)]
+        self.asked: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
 
-def test_refuses_more_than_it_holds(tiny) -> None:
-    cache = new_cache(tiny(), capacity=4)
-    cache.admit(torch.zeros(2, 3, dtype=torch.int64))
-    with pytest.raises(ResourceError, match="holds 4 tokens a row; 5"):
-        cache.admit(torch.zeros(2, 2, dtype=torch.int64))
-    assert cache.length == 3
+    def attend(self, layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
+        self.asked.append((layer, tuple(q_BHTK.shape), tuple(k_BGTK.shape)))
+        self.k[layer].append(k_BGTK)
+        self.v[layer].append(v_BGTK)
+        k_BGSK, v_BGSK = torch.cat(self.k[layer], dim=2), torch.cat(self.v[layer], dim=2)
+        T, S = q_BHTK.shape[2], k_BGSK.shape[2]
+        return attend(q_BHTK, k_BGSK, v_BGSK, torch.ones(1, 1, T, S, dtype=torch.bool).tril(S - T))
 
 
 @torch.no_grad()
-def test_decoding_token_by_token_equals_the_whole_pass(tiny, random_model) -> None:
+@pytest.mark.parametrize("pieces", [(24,), (10, 3, *[1] * 11), (1,) * 24])
+def test_a_model_with_a_cache_computes_what_the_whole_pass_does(tiny, random_model, pieces: tuple[int, ...]) -> None:
     model = random_model(tiny())
-    ids = torch.randint(0, 96, (2, 24), generator=torch.Generator().manual_seed(0))
-    whole = model(ids)
-    cache = new_cache(model.config, capacity=24)
-    parts = [model(ids[:, :10], cache=cache), model(ids[:, 10:13], cache=cache)]
-    parts += [model(ids[:, i : i + 1], cache=cache) for i in range(13, 24)]
-    assert torch.allclose(torch.cat(parts, dim=1), whole, atol=1e-5)
+    ids = torch.randint(0, 96, (1, 24), generator=torch.Generator().manual_seed(0))
+    cache, parts, start = Kept(2), [], 0
+    for count in pieces:
+        positions = torch.arange(start, start + count)[None]
+        cache.longest = start = start + count
+        parts.append(model(ids[:, positions[0]], positions, cache=cache))
+    assert torch.allclose(torch.cat(parts, dim=1), model(ids), atol=1e-5)
+    assert cache.asked[:2] == [(layer, (1, 4, pieces[0], 8), (1, 2, pieces[0], 8)) for layer in (0, 1)]
 
 
 @torch.no_grad()
-def test_left_padded_rows_are_as_if_alone(tiny, random_model) -> None:
+def test_a_cache_gets_keys_after_rotation(tiny, random_model) -> None:
+    """So that a cached token is never turned again, and equal tokens at other places have other keys."""
     model = random_model(tiny())
-    generator = torch.Generator().manual_seed(1)
-    rows = [torch.randint(0, 96, (n,), generator=generator) for n in (9, 4, 1)]
-    new = torch.randint(0, 96, (3, 3), generator=generator)
-    ids = torch.zeros(3, 9, dtype=torch.int64)
-    documents = torch.full((3, 9), -1)
-    positions = torch.zeros(3, 9, dtype=torch.int64)
-    for b, row in enumerate(rows):
-        ids[b, 9 - len(row) :] = row
-        documents[b, 9 - len(row) :] = 0
-        positions[b, 9 - len(row) :] = torch.arange(len(row))
-    cache = new_cache(model.config, rows=3, capacity=12)
-    logits = [model(ids, positions, documents, cache)[:, -1]]
-    for step in range(3):
-        at = torch.tensor([[len(row) + step] for row in rows])
-        logits.append(model(new[:, step : step + 1], at, torch.zeros(3, 1, dtype=torch.int64), cache)[:, -1])
-    for b, row in enumerate(rows):
-        alone = model(torch.cat((row, new[b]))[None])[0, len(row) - 1 :]
-        assert torch.allclose(torch.stack(logits, dim=1)[b], alone, atol=1e-5)
+    cache = Kept(2)
+    cache.longest = 3
+    model(torch.tensor([[5, 5, 5]]), torch.arange(3)[None], cache=cache)
+    k_GTK, v_GTK = cache.k[0][0][0], cache.v[0][0][0]
+    assert torch.equal(v_GTK[:, 0], v_GTK[:, 2])
+    assert not torch.allclose(k_GTK[:, 0], k_GTK[:, 2])
+    assert torch.allclose(k_GTK[:, 0].norm(dim=-1), k_GTK[:, 2].norm(dim=-1), atol=1e-5)
 
 
 @torch.no_grad()
-def test_rewinding_continues_from_the_shared_beginning(tiny, random_model) -> None:
-    model = random_model(tiny())
-    first, second = torch.randint(0, 96, (2, 1, 8), generator=torch.Generator().manual_seed(2))
-    second[:, :5] = first[:, :5]
-    cache = new_cache(model.config, rows=1, capacity=8)
-    model(first, cache=cache)
-    cache.rewind(5)
-    assert cache.length == 5
-    assert torch.allclose(model(second[:, 5:], cache=cache), model(second)[:, 5:], atol=1e-5)
-    cache.rewind(100)
-    assert cache.length == 8
+def test_the_rows_tokens_may_stand_anywhere_below_the_longest(tiny, random_model) -> None:
+    """A row may hold tokens of many sequences: its positions need not rise, and the cache alone bounds them."""
+
+    class Alone(Kept):
+        def attend(self, layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
+            return v_BGTK.repeat_interleave(q_BHTK.shape[1] // v_BGTK.shape[1], dim=1)  # each sees itself alone
+
+    model = random_model(tiny(max_position_embeddings=64))
+    cache = Alone(2)
+    cache.longest = 41
+    row = model(torch.tensor([[7, 9, 7]]), torch.tensor([[40, 0, 3]]), cache=cache)
+    first = model(torch.tensor([[7]]))
+    assert torch.allclose(row[0, 0], first[0, 0], atol=1e-5)
+    assert torch.allclose(row[0, 2], first[0, 0], atol=1e-5)
 
 
-@torch.no_grad()
-def test_rows_that_ended_can_leave(tiny, random_model) -> None:
-    model = random_model(tiny())
-    ids = torch.randint(0, 96, (4, 7), generator=torch.Generator().manual_seed(3))
-    cache = new_cache(model.config, rows=4, capacity=7)
-    model(ids[:, :6], cache=cache)
-    stay = torch.tensor([3, 1])
-    cache.keep_rows(stay)
-    assert torch.allclose(model(ids[stay, 6:], cache=cache), model(ids[stay])[:, 6:], atol=1e-5)
+def test_the_protocol_is_what_a_plain_class_meets() -> None:
+    cache: Cache = Kept(1)
+    assert cache.longest == 0

@@ -14,7 +14,6 @@ from puna.base.card import Card
 from puna.base.errors import CheckpointError, ConfigError, StorageError
 from puna.base.files import write_json
 from puna.model import hf
-from puna.model.cache import ContiguousCache
 from puna.model.checkpoint import Checkpoint
 from puna.model.config import ModelConfig, RopeScaling, to_hf
 from puna.model.lora import LoraConfig, apply_lora
@@ -56,16 +55,10 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any])
 
 
 @torch.no_grad()
-def greedy(model: Transformer, prompt: list[int], count: int, cached: bool) -> list[int]:
+def greedy(model: Transformer, prompt: list[int], count: int) -> list[int]:
     ids = list(prompt)
-    cache = None
-    if cached:
-        cache = ContiguousCache(model.config, 1, len(prompt) + count, torch.float32, torch.device("cpu"))
-    step = ids
     for _ in range(count):
-        given = torch.tensor([step if cached else ids])
-        ids.append(int(model(given, cache=cache)[0, -1].argmax()))
-        step = ids[-1:]
+        ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
     return ids[len(prompt) :]
 
 
@@ -128,8 +121,7 @@ def test_we_read_transformers(config: ModelConfig, tmp_path: Path) -> None:
         assert torch.allclose(ours(ids, mixed), theirs(ids, position_ids=mixed).logits, atol=1e-4)
     prompt = ids[0, :7].tolist()
     told = theirs.generate(ids[:1, :7], max_new_tokens=64, min_new_tokens=64, do_sample=False, eos_token_id=None)
-    assert greedy(ours, prompt, 64, cached=True) == told[0, 7:].tolist()
-    assert greedy(ours, prompt, 64, cached=False) == told[0, 7:].tolist()
+    assert greedy(ours, prompt, 64) == told[0, 7:].tolist()
 
 
 @torch.no_grad()
@@ -145,7 +137,7 @@ def test_transformers_reads_us(config: ModelConfig, random_model, tmp_path: Path
     assert theirs.generation_config.eos_token_id in (2, [2])
     prompt = ids[0, :7].tolist()
     told = theirs.generate(ids[:1, :7], max_new_tokens=64, min_new_tokens=64, do_sample=False, eos_token_id=None)
-    assert greedy(ours, prompt, 64, cached=True) == told[0, 7:].tolist()
+    assert greedy(ours, prompt, 64) == told[0, 7:].tolist()
 
 
 @torch.no_grad()

@@ -21,7 +21,9 @@ from puna.base.progress import Silent
 from puna.model.checkpoint import Checkpoint
 from puna.recipes.raising import RaiseConfig, from_base, raise_model, scratch, scratch_sizes, stages
 
-STAGES = ["read", "split", "tokenizer", "tokens", "questions", "index", "pretrain", "sft", "evaluate", "report"]
+STAGES = [
+    "read", "split", "tokenizer", "tokens", "questions", "index", "pretrain", "sft", "quantize", "evaluate", "report",
+]  # fmt: skip
 
 
 def test_a_run_leaves_every_artifact(finished_run: Path) -> None:
@@ -73,7 +75,7 @@ def test_a_changed_setting_runs_what_depends_on_it(finished_run: Path, tiny: Rai
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     records = raise_model(override(tiny, ["sft.tokens=1024"]), run, Silent())
-    assert [name for name in STAGES if not records[name].skipped] == ["sft", "evaluate", "report"]
+    assert [name for name in STAGES if not records[name].skipped] == ["sft", "quantize", "evaluate", "report"]
 
 
 def test_a_damaged_artifact_is_made_again(finished_run: Path, tiny: RaiseConfig, tmp_path: Path) -> None:

@@ -128,6 +128,18 @@ def peak_memory(device: torch.device | None = None) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def free_memory(device: torch.device | None = None) -> int:
+    """Bytes that could be taken without swapping, or that a CUDA device has left."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    if match := re.search(r"^MemAvailable:\s*(\d+) kB", _read("/proc/meminfo"), re.MULTILINE):
+        return int(match[1]) * 1024
+    # Other systems do not tell what could be freed; half of all memory is a careful guess.
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
 def describe_machine() -> dict[str, str | int]:
     """What a report says of the hardware and the versions."""
     import torch

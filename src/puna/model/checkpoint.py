@@ -84,6 +84,7 @@ class Checkpoint:
                 "allow_pickle=True).",
             )
         weights = _without_extras(config, weights, path)
+        _require_floats(weights, path)
         check_fit(config, {name: weights.spec(name).shape for name in weights}, path)
         tokenizer = _read_tokenizer(path, config)
         card = Card.read(path) if (path / CARD).exists() else None
@@ -205,6 +206,15 @@ def _without_extras(config: ModelConfig, weights: hf.MappedWeights, source: Path
             )
         extras.append("lm_head.weight")
     return weights.without(extras)
+
+
+def _require_floats(weights: hf.MappedWeights, source: Path) -> None:
+    odd = next((name for name in weights if weights.spec(name).dtype not in hf.FLOATS), None)
+    if odd is not None:
+        raise CheckpointError(
+            f"{source} stores {odd} as {weights.spec(odd).dtype}, and its config.json does not say how to read that.",
+            hint="A quantised checkpoint has a quantization_config: download its config.json again.",
+        )
 
 
 def _read_config(folder: Path) -> ModelConfig:

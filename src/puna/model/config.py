@@ -144,8 +144,8 @@ def from_hf(data: Mapping[str, Any]) -> ModelConfig:
             )
     if data.get("quantization_config"):
         raise CheckpointError(
-            "config.json holds a quantization_config; this version reads unquantised weights.",
-            hint="Use the bfloat16 release of the model.",
+            "config.json holds a quantization_config; its weights are no float numbers.",
+            hint="Write them out first: puna export FOLDER model.gguf; or use the bfloat16 release of the model.",
         )
     if missing := [key for key in _HF_SHAPE if data.get(key) is None]:
         raise CheckpointError(f"config.json has no {', '.join(map(repr, missing))}.")

@@ -31,7 +31,18 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_SHARD_BYTES = 5_000_000_000
 
-_CODES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_CODES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    # What quantised layers store, and the shape that goes with packed ones.
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I8": torch.int8,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _CODE_OF = {dtype: code for code, dtype in _CODES.items()}
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors library
 _DOWNLOAD = "Download or copy it again."

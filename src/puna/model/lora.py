@@ -23,7 +23,7 @@ from puna.base.config import from_dict, require
 from puna.base.errors import CheckpointError, ConfigError, StorageError, near
 from puna.base.files import atomic_folder, read_json, write_json
 from puna.model import hf
-from puna.model.transformer import Transformer
+from puna.model.transformer import Transformer, shapes
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -215,10 +215,23 @@ def load_adapter(model: Transformer, folder: Path | str) -> Transformer:
     """Puts the adapters of a folder that PEFT or `save_adapter` wrote beside the layers of `model`, in place.
 
     Raises:
-        CheckpointError: damaged files, an adapter of another kind, or one for a model of another shape; the model is
-            then as it was.
+        CheckpointError: as `read_adapter`; the model is then as it was.
     """
     _refuse_adapted(model)
+    config, found = read_adapter(model, folder)
+    apply_lora(model, config)
+    with torch.no_grad():
+        for name, parameter in lora_parameters(model).items():
+            parameter.copy_(found[name])
+    return model
+
+
+def read_adapter(model: Transformer, folder: Path | str) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """The shape of a folder's adapter, and its matrices by name, such as "layers.0.mlp.up_proj.lora_A".
+
+    Raises:
+        CheckpointError: damaged files, an adapter of another kind, or one for a model of another shape.
+    """
     folder = Path(folder)
     data = read_json(folder / CONFIG)
     _refuse_foreign(data, folder)
@@ -245,22 +258,27 @@ def load_adapter(model: Transformer, folder: Path | str) -> Transformer:
         raise CheckpointError(
             f"The adapter in {folder} does not fit the model: {faults}.", hint="It was made for another base model."
         )
-    apply_lora(model, config)
-    with torch.no_grad():
-        for name, parameter in lora_parameters(model).items():
-            parameter.copy_(found[name])
-    return model
+    return config, found
 
 
 def _shapes(model: Transformer, config: LoraConfig) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of the tensors that adapters for `model` have."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, linear in _targets(model, config):
-        shapes[f"{name}.lora_A"] = config.rank, linear.in_features
-        shapes[f"{name}.lora_B"] = linear.out_features, config.rank
-        if config.use_dora:
-            shapes[f"{name}.{_MAGNITUDE}"] = (linear.out_features,)
-    return shapes
+    """The names and shapes of the tensors that adapters for `model` have.
+
+    They follow from its shape: the layers themselves may be quantised, or adapted already.
+    """
+    expected: dict[str, tuple[int, ...]] = {}
+    layers = {name.removesuffix(".weight"): shape for name, shape in shapes(model.config).items() if len(shape) == 2}
+    known = {_last(name) for name in layers if name.startswith("layers.")}
+    for target in config.targets:
+        if target not in known:
+            raise ConfigError(f"The model has no layer {target!r} to adapt.", hint=near(target, known))
+    for name, (rows, columns) in layers.items():
+        if name.startswith("layers.") and _last(name) in config.targets:
+            expected[f"{name}.lora_A"] = config.rank, columns
+            expected[f"{name}.lora_B"] = rows, config.rank
+            if config.use_dora:
+                expected[f"{name}.{_MAGNITUDE}"] = (rows,)
+    return expected
 
 
 @cache

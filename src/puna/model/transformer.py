@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from puna.model.attention import attend, document_mask
-from puna.model.cache import KVCache
+from puna.model.cache import Cache
 from puna.model.config import ModelConfig
 from puna.model.heads import logits
 from puna.model.rope import Rope, rotate
@@ -28,12 +28,12 @@ from puna.model.rope import Rope, rotate
 
 @dataclass(slots=True)
 class Context:
-    """What all layers share for one batch: rotary tables, the mask, and the cache of the tokens before it."""
+    """What all layers share for one batch: rotary tables, and the mask or the cache of the tokens before it."""
 
     cos: Tensor
     sin: Tensor
-    allowed_B1TS: Tensor | None
-    cache: KVCache | None = None
+    allowed_B1TS: Tensor | None = None
+    cache: Cache | None = None
 
 
 class RMSNorm(nn.Module):
@@ -66,11 +66,11 @@ class Attention(nn.Module):
             projection(x_BTD).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q_BHTK = rotate(q_BHTK, context.cos, context.sin)
-        k_BGSK, v_BGSK = rotate(k_BGTK, context.cos, context.sin), v_BGTK
+        q_BHTK, k_BGTK = rotate(q_BHTK, context.cos, context.sin), rotate(k_BGTK, context.cos, context.sin)
         if context.cache is not None:
-            k_BGSK, v_BGSK = context.cache.extend(self.layer, k_BGSK, v_BGSK)
-        out_BHTK = attend(q_BHTK, k_BGSK, v_BGSK, context.allowed_B1TS)
+            out_BHTK = context.cache.attend(self.layer, q_BHTK, k_BGTK, v_BGTK)
+        else:
+            out_BHTK = attend(q_BHTK, k_BGTK, v_BGTK, context.allowed_B1TS)
         return self.o_proj(out_BHTK.transpose(1, 2).flatten(2))
 
 
@@ -128,15 +128,16 @@ class Transformer(nn.Module):
         ids_BT: Tensor,
         positions_BT: Tensor | None = None,
         document_ids_BT: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         head: Callable[[Tensor, Tensor], Any] = logits,
     ) -> Any:
         """Runs the network.
 
         Args:
             ids_BT: int64 token ids.
-            positions_BT: int64; None counts on from the cache's length.
-            document_ids_BT: int64; tokens see only their own document. None is one document a row.
+            positions_BT: int64; None counts from 0. A cache needs them.
+            document_ids_BT: int64; tokens see only their own document. None is one document a row. Not read where
+                there is a cache, which knows whose tokens they are.
             cache: holds the tokens before these, and takes these in.
             head: what to do with the last hidden states (B, T, D) and the output matrix (V, D). It runs inside the
                 forward pass, so that a loss need not hold the logits and sharded weights are gathered around it.
@@ -144,18 +145,7 @@ class Transformer(nn.Module):
         Returns:
             What `head` returns: by default logits, (B, T, V) float32.
         """
-        start = cache.length if cache is not None else 0
-        longest = start + ids_BT.shape[1]
-        if positions_BT is None:
-            positions_BT = torch.arange(start, longest, device=ids_BT.device).expand_as(ids_BT)
-        elif positions_BT.numel():
-            longest = max(longest, int(positions_BT.max()) + 1)
-        if document_ids_BT is None:
-            document_ids_BT = torch.zeros_like(ids_BT)
-        key_ids_BS = cache.admit(document_ids_BT) if cache is not None else document_ids_BT
-        cos, sin = self.rope.tables(positions_BT, longest)
-        context = Context(cos, sin, document_mask(document_ids_BT, key_ids_BS), cache)
-
+        context = self._context(ids_BT, positions_BT, document_ids_BT, cache)
         x_BTD = self.embed_tokens(ids_BT)
         if torch.is_autocast_enabled(x_BTD.device.type):
             # The residual stream takes the autocast dtype too: it is a third of a small model's memory traffic.
@@ -163,6 +153,23 @@ class Transformer(nn.Module):
         for layer in self.layers:
             x_BTD = layer(x_BTD, context)
         return head(self.norm(x_BTD), self.head_weight_VD)
+
+    def _context(
+        self, ids_BT: Tensor, positions_BT: Tensor | None, document_ids_BT: Tensor | None, cache: Cache | None
+    ) -> Context:
+        longest = ids_BT.shape[1]
+        if positions_BT is None:
+            positions_BT = torch.arange(longest, device=ids_BT.device).expand_as(ids_BT)
+        elif cache is not None:
+            longest = cache.longest
+        elif positions_BT.numel():
+            longest = max(longest, int(positions_BT.max()) + 1)
+        cos, sin = self.rope.tables(positions_BT, longest)
+        if cache is not None:
+            return Context(cos, sin, cache=cache)
+        if document_ids_BT is None:
+            document_ids_BT = torch.zeros_like(ids_BT)
+        return Context(cos, sin, document_mask(document_ids_BT, document_ids_BT))
 
 
 class _UndrawnWeights(TorchFunctionMode):

@@ -1,7 +1,7 @@
 """`puna raise`: from a folder of documents to a model that answers, as one config and a chain of stages.
 
-    read -> split -> tokenizer -> tokens -> pretrain -> sft -> evaluate -> report
-       |        \\-> questions --------------------------^---------^
+    read -> split -> tokenizer -> tokens -> pretrain -> sft -> quantize -> evaluate -> report
+       |        \\-> questions --------------------------^--------^----------^
        \\-> index (for chat)
 
 `scratch` and `from_base` are the two named recipes; each returns a complete `RaiseConfig`, in which everything can be
@@ -26,9 +26,10 @@ from puna.base.progress import Progress
 from puna.data import corpus
 from puna.data.readers.reader import ReadConfig
 from puna.model.config import ModelConfig, named_size
+from puna.quant.job import QuantConfig
 from puna.recipes.run_folder import REPORT, checkpoint_folder
 from puna.recipes.runner import Runner, Stage, StageRecord
-from puna.recipes.stages import evaluate, finetune, index, pretrain, questions, read, split, tokenize
+from puna.recipes.stages import evaluate, finetune, index, pretrain, quantize, questions, read, split, tokenize
 from puna.recipes.stages.evaluate import EvaluateConfig
 from puna.recipes.stages.finetune import FinetuneConfig
 from puna.recipes.stages.pretrain import PretrainConfig
@@ -65,6 +66,9 @@ class RaiseConfig:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     questions: QuestionsConfig = field(default_factory=QuestionsConfig)
     sft: FinetuneConfig = field(default_factory=FinetuneConfig)
+    quantize: QuantConfig = field(
+        default_factory=lambda: QuantConfig("int8", calibration_tokens=16_384, compare_tokens=16_384)
+    )
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
@@ -168,6 +172,7 @@ def _model_stages(config: RaiseConfig) -> list[Stage]:
         shape = replace(config.model or named_size(config.size), max_position_embeddings=longest)
         pretraining = partial(pretrain.from_scratch, shape=shape, config=config.pretrain, device=config.device)
     tuning = partial(finetune.finetune, config=config.sft, device=config.device)
+    quantizing = partial(quantize.quantize_run, config=config.quantize, device=config.device)
     models = ("pretrain", "sft")
     measured = replace(
         config.evaluate, context_length=config.evaluate.context_length or config.pretrain.longest_context
@@ -184,8 +189,9 @@ def _model_stages(config: RaiseConfig) -> list[Stage]:
             temporary=("state",),
         ),
         Stage("sft", "checkpoint", tuning, config.sft, ("pretrain", "questions"), temporary=("state", "tokens")),
+        Stage("quantize", "checkpoint", quantizing, config.quantize, ("split", "questions", "sft")),
         Stage("evaluate", "scores", measuring, measured, ("split", "questions", *models)),
-        Stage("report", "report", partial(report, config=config.report), config.report, ("evaluate",)),
+        Stage("report", "report", partial(report, config=config.report), config.report, ("quantize", "evaluate")),
     ]
 
 

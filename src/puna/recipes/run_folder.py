@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from puna.base.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
+    from puna.engine.config import EngineConfig
     from puna.engine.local import LocalModel
 
 LINEAGE = "lineage.json"
@@ -41,12 +42,24 @@ def checkpoint_folder(path: Path | str) -> Path:
 
 
 def load_model(
-    path: Path | str, dtype: str = "float32", device: str = "auto", *, allow_pickle: bool = False
+    path: Path | str,
+    dtype: str = "float32",
+    device: str = "auto",
+    *,
+    allow_pickle: bool = False,
+    config: EngineConfig | None = None,
 ) -> LocalModel:
-    """The model of a run, or of a checkpoint folder; see `LocalModel.load`."""
+    """The model of a run, of a checkpoint folder, quantised or not, or of a GGUF file; see `LocalModel.load`."""
     from puna.engine.local import LocalModel
+    from puna.export import compressed_tensors, gguf
 
-    return LocalModel.load(checkpoint_folder(path), dtype, device, allow_pickle=allow_pickle)
+    folder = checkpoint_folder(path)
+    if folder.suffix == ".gguf":
+        return LocalModel.of(gguf.load(folder), folder, dtype, device, config=config)
+    if not compressed_tensors.is_quantized(folder):
+        return LocalModel.load(folder, dtype, device, allow_pickle=allow_pickle, config=config)
+    model = compressed_tensors.load_model(folder, dtype)
+    return LocalModel.of_model(model, folder, device, config=config)
 
 
 def index_folder(path: Path | str) -> Path | None:

@@ -72,6 +72,7 @@ def render(facts: Facts, config: ReportConfig) -> str:
     made.add("Compression", *_compression(facts))
     made.add("Questions", *_questions(facts, config))
     made.add("Learning", *_learning(facts))
+    made.add("In fewer bits", *_quantized(facts))
     made.add("Samples", *_samples(facts))
     made.add("Documents", *_documents(facts))
     made.add("Lineage", _lineage(facts), _stage_table(facts))
@@ -190,6 +191,17 @@ def _learning(facts: Facts) -> list[str]:
     ]
     figures.append(page.details("Throughput", page.figure("Throughput", line_chart(speed, "seconds", "tokens/s"))))
     return figures
+
+
+def _quantized(facts: Facts) -> list[str]:
+    made = facts.metrics["quantize"]
+    points = [(float(layer), error) for layer, error in enumerate(made["layers"])]
+    chart = line_chart([Series("relative error", points)], "layer", "error of its output")
+    return [
+        page.paragraph(f"The fine-tuned model in the recipe {made['recipe']}, compared on held-out documents."),
+        page.table(("", "original", "quantised", "change"), made["table"]),
+        page.details("Error of each layer", page.figure("How far each layer's output is from the original's", chart)),
+    ]
 
 
 def _samples(facts: Facts) -> list[str]:

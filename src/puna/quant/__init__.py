@@ -1,0 +1,1 @@
+"""Quantisation: formats, plans, methods, calibration, quantisation-aware training, and what a model loses by it."""

@@ -1,0 +1,1 @@
+"""Ways to quantise: one step each, behind the seam of `method`."""
