@@ -35,7 +35,8 @@ def reference() -> str:
 
 def section(command: click.Command, name: str, level: int) -> list[str]:
     """One command: its usage, what it does, and its options."""
-    context = click.Context(command, info_name=name)
+    # The names that the command line gives: click keeps the first help option that a command is asked for.
+    context = click.Context(command, info_name=name, help_option_names=["-h", "--help"])
     usage = " ".join(command.collect_usage_pieces(context))
     text = inspect.cleandoc(command.help or "")
     lines = [f"{'#' * level} {name}", ""] if level else []
