@@ -211,10 +211,8 @@ def measure_stall(plan: dict[str, Any]) -> dict[str, Any]:
     busy = [gap for (_, times), start in zip(answers, starts, strict=True) for gap in gaps(times[start:])]
     for sequence, _ in answers:
         bench.engine.cancel(sequence)
-    shares = {
-        f"{name} {part}": value for name, found in (("calm", calm), ("busy", busy)) for part, value in spread(found)
-    }
-    return {**shares, "chunk tokens": chunk, "chunk seconds": alone, "most tokens between": most}
+    result = {"chunk tokens": chunk, "chunk seconds": alone, "most tokens between": most}
+    return {**spread("calm", calm), **spread("busy", busy), **result}
 
 
 def gaps(times: list[float]) -> list[float]:

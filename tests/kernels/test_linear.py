@@ -20,8 +20,8 @@ from puna.kernels.linear import SMALL_M, bf16_linear, fp8_linear, int4_linear, i
 FLOATS = (torch.float32, torch.bfloat16)
 SHAPES = [(5, 1), (7, 33), (129, 257), (64, 128), (3, 4100), (130, 96)]  # (outputs, inputs)
 INT4_SHAPES = [((7, 32), 32), ((5, 160), 32), ((33, 256), 128), ((9, 128), 64), ((6, 192), 96), ((3, 2304), 256)]
-FEW = [1, 2, 3, 5, 8, 13, 16]
-MANY = [17, 40]
+FEW = [1, 2, 3, 5, 8, 13, 16, 39]
+MANY = [41, 49, 65]  # beyond SMALL_M of some formats, and of all
 
 
 # Definitions ----------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_outliers_and_rows_of_zeros(name: str, dtype: torch.dtype) -> None:
     x[1, 3] = 3e4
     x[2] *= 1e-20
     x[3, ::7] = 0
-    for tokens in (x, x.repeat(5, 1)):
+    for tokens in (x, x.repeat(14, 1)):
         got = case.run(tokens)
         close(got, case.seen(tokens), case.weight_NK, widened=True)
         assert not got[0].any()
@@ -212,7 +212,7 @@ def test_weights_of_zeros_and_tiny_scales() -> None:
 @pytest.mark.parametrize("blocked", [False, True])
 @pytest.mark.parametrize("rounds", [False, True])
 @every_float
-@pytest.mark.parametrize("M", [1, 3, 20])
+@pytest.mark.parametrize("M", [1, 3, 65])
 def test_every_fp8_code_is_read_exactly(M: int, dtype: torch.dtype, rounds: bool, blocked: bool) -> None:
     codes = torch.arange(256, dtype=torch.uint8).repeat(64, 1).T.contiguous().view(torch.float8_e4m3fn)  # (256, 64)
     x = torch.zeros(M, 64, dtype=dtype)
@@ -239,7 +239,7 @@ def test_every_int8_code_is_read_exactly(dtype: torch.dtype, rounds: bool) -> No
 def test_a_number_that_is_none_spoils_its_own_token_alone(name: str, poison: float) -> None:
     torch.manual_seed(2)
     case = CASES[name](12, 128)
-    for M in (4, 20):
+    for M in (4, 70):
         x = torch.randn(M, 128)
         clean = case.run(x)
         x[2, 5] = poison
@@ -280,7 +280,7 @@ def moved(tensor: Tensor, offset: int) -> Tensor:
 
 
 @pytest.mark.parametrize("offset", [2, 8, 24])
-@pytest.mark.parametrize("M", [1, 3, 20])
+@pytest.mark.parametrize("M", [1, 3, 65])
 def test_weights_may_start_anywhere(M: int, offset: int) -> None:
     torch.manual_seed(3)
     N, K = 10, 160
@@ -297,6 +297,17 @@ def test_weights_may_start_anywhere(M: int, offset: int) -> None:
     assert torch.equal(got, int4_linear(x, packed, groups))
 
 
+def test_many_tokens_inside_and_outside_of_inference_mode() -> None:
+    """The scratch of one is written to in the other."""
+    x, codes, scale = torch.randn(70, 64), int8_codes(300, 64), torch.rand(300)
+    for inside in (True, False, True):
+        with torch.inference_mode(inside):
+            for rounds in (False, True):
+                int8_linear(x, codes, scale, quantize_activations=rounds)
+                fp8_linear(x, codes.view(torch.float8_e4m3fn), scale, quantize_activations=rounds)
+            bf16_linear(x, torch.ones(300 + 300 * inside, 64).bfloat16())
+
+
 def test_tokens_may_be_a_view() -> None:
     weight, wide = torch.randn(6, 64).bfloat16(), torch.randn(5, 128)
     for x in (wide[:, ::2], wide[:, 64:], torch.randn(64, 5).T):
@@ -307,7 +318,7 @@ def test_tokens_may_be_a_view() -> None:
 def test_a_token_gives_the_same_numbers_whatever_runs_beside_it(name: str) -> None:
     torch.manual_seed(4)
     case = CASES[name](37, 288)
-    x = torch.randn(16, 288).bfloat16()
+    x = torch.randn(39, 288).bfloat16()
     alone = torch.cat([case.run(row.unsqueeze(0)) for row in x])
     if linear.library() is None:
         pytest.skip("torch's products do not promise this")

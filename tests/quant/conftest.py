@@ -35,10 +35,10 @@ START = 256
 CONTEXT = 128
 SHAPE = ModelConfig(
     vocab_size=257,
-    hidden_size=96,
+    hidden_size=128,
     intermediate_size=256,
     num_hidden_layers=2,
-    num_attention_heads=3,
+    num_attention_heads=4,
     num_key_value_heads=1,
     max_position_embeddings=256,
     rope_theta=10_000.0,
@@ -60,9 +60,13 @@ def pieces(held_out: bool) -> list[list[int]]:
     return [found[i] for i in np.random.default_rng(0).permutation(len(found))]
 
 
-def fit(model: Transformer, shards: TokenShards, steps: int, seed: int, rate: float = 1.0) -> Transformer:
+FRESH = OptimizerConfig(kind="muon", lr=0.004, muon_lr=0.02)
+
+
+def fit(
+    model: Transformer, shards: TokenShards, steps: int, seed: int, optimizer: OptimizerConfig = FRESH
+) -> Transformer:
     """Trains in place with the trainer of the house."""
-    optimizer = OptimizerConfig(kind="muon", lr=0.004 * rate, muon_lr=0.02 * rate)
     config = TrainConfig(steps, optimizer, ScheduleConfig("cosine", warmup_steps=5), dtype="float32", log_every=50)
     source = Loader(shards, CONTEXT, 8 * CONTEXT, 8 * CONTEXT, seed=seed)
     Trainer(model.requires_grad_(True), NextToken(), source, config).fit()
@@ -81,19 +85,19 @@ def trained(shards: TokenShards) -> Callable[[int], Transformer]:
 
     @cache
     def train(seed: int) -> Transformer:
-        return fit(initialize(Transformer(SHAPE), seed), shards, 120, seed)
+        return fit(initialize(Transformer(SHAPE), seed), shards, 100, seed)
 
     return lambda seed: copy.deepcopy(train(seed))
 
 
 @pytest.fixture(scope="session")
 def calibration() -> Calibration:
-    return Calibration(pieces(held_out=False)[:48])
+    return Calibration(pieces(held_out=False)[:24])
 
 
 @pytest.fixture(scope="session")
 def held_out() -> Calibration:
-    return Calibration(pieces(held_out=True)[:80])
+    return Calibration(pieces(held_out=True)[:64])
 
 
 @dataclass(frozen=True)

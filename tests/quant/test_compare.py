@@ -115,7 +115,6 @@ def test_targets_stay_within_their_sequence() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_fp8_and_int8_keep_the_perplexity(seed: int, report_of: Reports) -> None:
     assert report_of(seed, "fp8").perplexity_change < 0.005
-    assert report_of(seed, "fp8", "gptq").perplexity_change < 0.005
     assert report_of(seed, "int8", head="int8").perplexity_change < 0.01
     assert report_of(seed, "int8", head="int8").kl < report_of(seed, "fp8").kl < 0.005
 
@@ -123,18 +122,7 @@ def test_fp8_and_int8_keep_the_perplexity(seed: int, report_of: Reports) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_gptq_and_awq_are_nearer_than_round_to_nearest_with_four_bits(seed: int, report_of: Reports) -> None:
-    nearest, awq, gptq = (report_of(seed, "int4-g32", method) for method in ("rtn", "awq", "gptq"))
-    assert awq.kl < 0.95 * nearest.kl
+    nearest, awq, gptq = (report_of(seed, "int4-g128", method) for method in ("rtn", "awq", "gptq"))
+    assert awq.kl < 0.9 * nearest.kl
     assert gptq.kl < 0.5 * nearest.kl
-    assert gptq.perplexity_quantized < nearest.perplexity_quantized
-
-
-@pytest.mark.slow
-def test_gptq_and_awq_lose_less_perplexity_on_average(report_of: Reports) -> None:
-    lost = {
-        method: sum(report_of(seed, "int4-g32", method).perplexity_change for seed in SEEDS)
-        for method in ("rtn", "awq", "gptq", "rotate+gptq")
-    }
-    assert lost["gptq"] < 0.5 * lost["rtn"]
-    assert lost["rotate+gptq"] < 0.5 * lost["rtn"]
-    assert lost["awq"] < lost["rtn"]
+    assert max(awq.perplexity_quantized, gptq.perplexity_quantized) < nearest.perplexity_quantized

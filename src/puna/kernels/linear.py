@@ -25,7 +25,7 @@ from puna.kernels.build import Library, library
 
 # Up to how many tokens the compiled kernel is the faster path: measured with benchmarks/kernels.py on two cores of a
 # Zen 4 at the shapes of Llama 3.2 1B. INT4 rounds activations to int8 below it, and not above.
-SMALL_M = {"bf16": 16, "int8": 16, "int8 weights only": 16, "fp8": 16, "int4": 16}
+SMALL_M = {"bf16": 48, "int8": 40, "int8 weights only": 48, "fp8": 64, "int4": 64}
 
 _SCRATCH_BYTES = 8 << 20  # a tile of widened weights: a part of the last cache that leaves room for the tokens
 _MAX_INT8_INPUTS = 1 << 17  # beyond it 127 * 128 * K leaves int32
@@ -177,7 +177,8 @@ def _prefill_int8(kernels: Library, x_MK: Tensor, weight_NK: Tensor, scale_N: Te
     step = max(128, _SCRATCH_BYTES // (4 * M) // 128 * 128)
     for first in range(0, N, step):
         last = min(first + step, N)
-        sums = torch._int_mm(codes_MK, weight_NK[first:last].t())
+        sums = _scratch("sums", M, last - first, torch.int32)
+        torch._int_mm(codes_MK, weight_NK[first:last].t(), out=sums)
         _rescale(kernels, sums, scale_M, scale_N[first:last], y_MN, first)
     return y_MN
 
@@ -201,7 +202,8 @@ def _prefill_fp8(kernels: Library, x_MK: Tensor, weight_NK: Tensor, scale: Tenso
     y_MN = torch.empty(M, N, dtype=x_MK.dtype)
     for first, last, tile in _tiles(N, K, values_MK.dtype):
         widen(first, tile)
-        _rescale(kernels, values_MK @ tile.t(), scale_M, None if blocked else scale[first:last], y_MN, first)
+        sums = torch.mm(values_MK, tile.t(), out=_scratch("sums", M, last - first, values_MK.dtype))
+        _rescale(kernels, sums, scale_M, None if blocked else scale[first:last], y_MN, first)
     return y_MN
 
 
@@ -221,15 +223,20 @@ def _rescale(
 
 
 def _tiles(N: int, K: int, dtype: torch.dtype) -> Iterator[tuple[int, int, Tensor]]:
-    """Row ranges of a weight with scratch for each; the scratch belongs to the thread and is used again."""
+    """Row ranges of a weight, with scratch for each."""
     step = max(128, _SCRATCH_BYTES // (K * dtype.itemsize) // 128 * 128)
-    scratch: Tensor | None = getattr(_local, "scratch", None)
-    needed = min(step, N) * K * dtype.itemsize
-    if scratch is None or len(scratch) < needed:
-        scratch = _local.scratch = torch.empty(needed, dtype=torch.uint8)
     for first in range(0, N, step):
         last = min(first + step, N)
-        yield first, last, scratch[: (last - first) * K * dtype.itemsize].view(dtype).view(last - first, K)
+        yield first, last, _scratch("weight", last - first, K, dtype)
+
+
+def _scratch(use: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """Memory that belongs to the thread and is used again: fresh memory would be zeroed by the system each time."""
+    needed, kept = rows * columns * dtype.itemsize, _local.__dict__
+    if use not in kept or len(kept[use]) < needed:
+        with torch.inference_mode(False):  # else it could not be written to outside of inference mode
+            kept[use] = torch.empty(needed, dtype=torch.uint8)
+    return kept[use][:needed].view(dtype).view(rows, columns)
 
 
 # Checks ---------------------------------------------------------------------------------------------------------------
