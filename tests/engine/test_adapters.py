@@ -179,7 +179,14 @@ def test_layers_are_wrapped_once_and_keep_what_they_wrap(folders):
     ],
 )
 def test_what_cannot_be_mixed_or_does_not_fit_is_refused(
-    make: Callable[[Path], Path], error: type[Exception], reason: str, tmp_path: Path, folders, merged, new_engine, finish
+    make: Callable[[Path], Path],
+    error: type[Exception],
+    reason: str,
+    tmp_path: Path,
+    folders,
+    merged,
+    new_engine,
+    finish,
 ):
     engine = new_engine(tiny_model(2))
     engine.adapters.load("a", folders["a"])

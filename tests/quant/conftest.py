@@ -85,7 +85,7 @@ def trained(shards: TokenShards) -> Callable[[int], Transformer]:
 
     @cache
     def train(seed: int) -> Transformer:
-        return fit(initialize(Transformer(SHAPE), seed), shards, 100, seed)
+        return fit(initialize(Transformer(SHAPE), seed), shards, 90, seed)
 
     return lambda seed: copy.deepcopy(train(seed))
 
@@ -93,6 +93,11 @@ def trained(shards: TokenShards) -> Callable[[int], Transformer]:
 @pytest.fixture(scope="session")
 def calibration() -> Calibration:
     return Calibration(pieces(held_out=False)[:24])
+
+
+@pytest.fixture(scope="session")
+def few_texts() -> Calibration:
+    return Calibration(pieces(held_out=False)[:8])
 
 
 @pytest.fixture(scope="session")

@@ -33,16 +33,12 @@ def test_attention_over_such_a_cache_is_near_that_over_exact_numbers(kind: str) 
         torch.tensor([[2, 0, -1], [1, -1, -1]], dtype=torch.int32),
         torch.tensor([20, 9], dtype=torch.int32),
     )
-    (k_codes, k_scale), (v_codes, v_scale) = quantize_rows(k, kind), quantize_rows(v, kind)
-    out = decode_attention(
-        q,
-        *(codes.transpose(1, 2).contiguous() for codes in (k_codes, v_codes)),
-        table,
-        lengths,
-        k_scale_PGS=k_scale.transpose(1, 2).contiguous(),
-        v_scale_PGS=v_scale.transpose(1, 2).contiguous(),
-    )
-    exact = decode_attention(q, *(x.transpose(1, 2).contiguous() for x in (k, v)), table, lengths)
+    codes, scales = zip(*(quantize_rows(x, kind) for x in (k, v)), strict=True)
+    k_codes, v_codes = (x.transpose(1, 2).contiguous() for x in codes)
+    k_scale, v_scale = (x.transpose(1, 2).contiguous() for x in scales)
+    out = decode_attention(q, k_codes, v_codes, table, lengths, k_scale, v_scale)
+    k, v = (x.transpose(1, 2).contiguous() for x in (k, v))
+    exact = decode_attention(q, k, v, table, lengths)
     assert float((out - exact).abs().max()) < (0.02 if kind == "int8" else 0.15)
 
 

@@ -134,11 +134,11 @@ def test_what_cannot_be_prepared_or_converted() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_training_for_four_bits_keeps_up_with_rounding_after_the_same_training(
+def test_training_for_four_bits_beats_rounding_after_the_same_training(
     seed: int, trained: Callable[[int], Transformer], shards: TokenShards, held_out: Calibration
 ) -> None:
     original, plan = trained(seed), from_recipe("int4-g128", trained(seed).config)
     after = quantize_model(fit(trained(seed), shards, 30, 100 + seed, GENTLE), plan)
     during = convert_qat(fit(prepare_qat(trained(seed), plan), shards, 30, 100 + seed, GENTLE))
     scores = [compare(original, model, held_out, plan).perplexity_quantized for model in (after, during)]
-    assert scores[1] < 1.02 * scores[0]  # so short a training does not win for every seed
+    assert scores[1] < scores[0]

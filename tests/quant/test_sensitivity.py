@@ -66,24 +66,24 @@ def test_a_budget_that_no_plan_meets_names_the_smallest(random_texts: Calibratio
 
 
 @pytest.mark.slow
-def test_a_budget_of_quality_is_met_and_used(trained: Callable[[int], Transformer], calibration: Calibration) -> None:
+def test_a_budget_of_quality_is_met_and_used(trained: Callable[[int], Transformer], few_texts: Calibration) -> None:
     model = trained(0)
     most = 0.004
-    plan = auto_plan(model, calibration, Budget(kl=most), FORMATS)
+    plan = auto_plan(model, few_texts, Budget(kl=most), FORMATS)
     assert set(plan.formats) == set(FORMATS)
     quantized = quantize_model(copy.deepcopy(model), plan)
-    found = compare(model, quantized, calibration, plan).kl
+    found = compare(model, quantized, few_texts, plan).kl
     assert most / 2 < found <= most * 1.001
 
 
 @pytest.mark.slow
 def test_a_mixed_plan_is_nearer_than_one_format_of_the_same_size(
-    trained: Callable[[int], Transformer], calibration: Calibration, held_out: Calibration
+    trained: Callable[[int], Transformer], few_texts: Calibration, held_out: Calibration
 ) -> None:
     model = trained(1)
     linears = list(linear_shapes(model.config))[:-1]
     halved = QuantPlan({name: "int4-g32" if i < len(linears) // 2 else "int8" for i, name in enumerate(linears)})
-    mixed = auto_plan(model, calibration, Budget(bytes=halved.bytes(model.config)), FORMATS)
+    mixed = auto_plan(model, few_texts, Budget(bytes=halved.bytes(model.config)), FORMATS)
     found = [compare(model, quantize_model(copy.deepcopy(model), plan), held_out, plan).kl for plan in (mixed, halved)]
     assert found[0] < 0.9 * found[1]
 
