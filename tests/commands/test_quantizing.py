@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
 from puna.base.errors import InputError
-from puna.base.files import read_json, read_jsonl, write_jsonl
+from puna.base.files import read_json, read_jsonl, write_json, write_jsonl
 from puna.base.progress import Silent
 from puna.commands.quantizing import read_texts
+from puna.data import corpus
+from puna.data.conversations import QuestionConfig, build_conversations, build_tasks, write_conversations
+from puna.data.corpus import read_folder
 from puna.quant.linear import QuantLinear
 from puna.recipes.run_folder import load_model
-from puna.testing import tiny_model, tiny_tokenizer
+from puna.testing import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 CODE = '"""Ways."""\n\n\ndef go(steps):\n    """Walk until a wall is met."""\n    return steps * 2\n'
 
@@ -106,6 +111,44 @@ def test_conversations_are_read_as_the_model_hears_them(tmp_path: Path) -> None:
     assert (len(texts.calibration), len(texts.held_out)) == (2, 1)
     found = [tiny_tokenizer().decode(ids) for ids in (*texts.held_out, *texts.calibration)]
     assert all(text in whole and "There." in whole for text, whole in zip(said, found, strict=True))
+
+
+@pytest.fixture
+def run(tmp_path: Path, documents: Path) -> Path:
+    """What `puna raise` leaves behind, as far as the command reads it."""
+    folder = tmp_path / "run"
+    tiny_checkpoint(folder / "sft" / "checkpoint", max_position_embeddings=512)
+    read, _ = read_folder(documents)
+    corpus.write(folder / "split" / "train", read[:4])
+    corpus.write(folder / "split" / "held_out", read[4:])
+    write_conversations(
+        folder / "questions" / "conversations.jsonl", build_conversations(read[:4], QuestionConfig(), 0)
+    )
+    tasks = build_tasks(read[4:], QuestionConfig(), 0)
+    write_jsonl(folder / "questions" / "tasks.jsonl", (asdict(task) for task in tasks))
+    write_json(folder / "lineage.json", {})
+    return folder
+
+
+def test_a_run_gives_its_conversations_its_held_out_text_and_its_questions(puna, run: Path, tmp_path: Path) -> None:
+    texts = read_texts(run, tiny_tokenizer(), 3, Silent())
+    held_out = [tiny_tokenizer().decode(ids[1:]) for ids in texts.held_out]
+    assert held_out == [document.text for document in corpus.read(run / "split" / "held_out")]
+    assert all("assistant" in tiny_tokenizer().decode(ids) for ids in texts.calibration)
+    assert len(texts.tasks) == 3
+    options = ("--recipe", "int4-g32", "--method", "gptq", "--tasks", "3", "--no-speed", "-q", "--json")
+    code, printed, errors = puna("quantize", run, tmp_path / "made", *options)
+    assert code == 0, errors
+    report = json.loads(printed)
+    assert report["scores"].keys() == {"exact match", "token F1"}
+    assert report["tokens"] == sum(len(ids) - 1 for ids in texts.held_out)
+
+
+def test_a_run_without_held_out_text_or_conversations_is_split(run: Path) -> None:
+    for name in ("split/held_out", "questions"):
+        shutil.rmtree(run / name)
+    texts = read_texts(run, tiny_tokenizer(), 3, Silent())
+    assert (len(texts.calibration), len(texts.held_out), texts.tasks) == (3, 1, [])
 
 
 def test_one_short_text_is_too_little(tmp_path: Path) -> None:

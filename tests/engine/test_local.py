@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from puna.base.errors import CheckpointError, ConfigError, InputError
+from puna.base.errors import CheckpointError, ConfigError, InputError, ResourceError
 from puna.core.chat import Message, ToolCall, ToolSpec
 from puna.core.completion import Completion, Done, SamplingParams, StreamEvent, TextDelta, ToolCallDelta
 from puna.core.protocols import ChatModel, LanguageModel
+from puna.engine.config import EngineConfig
 from puna.engine.local import LocalModel
 from puna.model.checkpoint import Checkpoint
 from puna.model.transformer import Transformer
@@ -214,6 +216,107 @@ def test_a_stream_may_be_left(model: LocalModel):
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert same(model.chat(CONVERSATION, GREEDY), model.chat(CONVERSATION, GREEDY))
+
+
+# The engine behind it ----------------------------------------------------------------------------------------------
+
+
+def test_several_answers_come_as_one_completion_with_the_others_in_it(model: LocalModel):
+    params = replace(SAMPLED, n=3, max_tokens=10)
+    alone = [model.chat("Hi", replace(params, n=1, seed=SAMPLED.seed + i)) for i in range(3)]  # type: ignore[operator]
+    *_, done = model.stream("Hi", params)
+    assert isinstance(done, Done)
+    batch = model.chat_batch(["Hi", "Ho"], params)
+    for found in (model.chat("Hi", params), done.completion, batch[0]):
+        assert same(replace(found, others=()), alone[0])
+        assert all(same(one, other) for one, other in zip(found.others, alone[1:], strict=True))
+    assert len(batch[1].others) == 2
+    ids = TOKENIZER.chat.render([Message("user", "Hi")])
+    assert [c.ids for c in model.generate([ids, ids], params)] == [alone[0].ids] * 2
+
+
+def test_the_second_turn_reads_the_first_from_the_cache():
+    model = LocalModel(tiny_model(2), TOKENIZER)
+    first = model.chat(CONVERSATION, replace(GREEDY, logprobs=None))
+    assert first.usage.cached_tokens == 0
+    turns = [*CONVERSATION, first.message, Message("user", "And then?")]
+    second = model.chat(turns, GREEDY)
+    assert 0 < second.usage.cached_tokens < second.usage.prompt_tokens
+    assert second.usage.cached_tokens >= first.usage.prompt_tokens // 32 * 32
+    assert same(second, LocalModel(tiny_model(2), TOKENIZER).chat(turns, GREEDY))
+
+
+def test_a_prompts_own_logprobs_stand_in_the_completion(model: LocalModel):
+    ids = TOKENIZER.encode("Hello", bos=True)
+    completion = model.generate("Hello", replace(GREEDY, prompt_logprobs=True))
+    assert completion.prompt_logprobs == pytest.approx(model.token_logprobs([ids])[0], abs=1e-4)
+
+
+def test_guesses_change_nothing_but_the_steps(model: LocalModel):
+    for params in (GREEDY, SAMPLED, replace(SAMPLED, stop=("a", "é"))):
+        expected = model.chat(CONVERSATION, params)
+        for config, draft in ((EngineConfig(draft="ngram"), None), (None, tiny_model(3)), (None, tiny_model(2))):
+            guessing = LocalModel(tiny_model(2), TOKENIZER, config, draft)
+            assert same(guessing.chat(CONVERSATION, params), expected)
+
+
+def test_threads_share_the_engine_and_each_gets_its_own_answer(model: LocalModel):
+    questions = [f"{i} " * (1 + 9 * i % 40) for i in range(8)]
+    expected = [model.chat(question, SAMPLED).message for question in questions]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            found = list(pool.map(lambda question: model.chat(question, SAMPLED), questions))
+            assert [completion.message for completion in found] == expected
+    assert model.engine.pool.free == model.engine.pool.count
+
+
+def test_a_bad_request_among_many_leaves_nothing_behind(model: LocalModel):
+    with pytest.raises(InputError, match="context holds"):
+        model.generate(["fine", "x" * 5000, "fine too"], GREEDY)
+    with pytest.raises(InputError, match="tool_choice is 'look'"):
+        model.chat("Hi", replace(GREEDY, tool_choice="look"))
+    assert not model.engine.busy
+    assert model.engine.pool.free == model.engine.pool.count
+
+
+def test_after_an_interruption_the_model_answers_as_before(model: LocalModel):
+    class Impatient(Transformer):
+        def forward(self, *args: Any, **more: Any) -> Any:
+            if self.patience == 0:
+                self.patience = -1
+                raise KeyboardInterrupt
+            self.patience -= 1
+            return super().forward(*args, **more)
+
+    impatient = Impatient(tiny_config())
+    impatient.load_state_dict(tiny_model(2).state_dict())
+    interrupted = LocalModel(impatient, TOKENIZER)
+    for patience in (0, 1, 5):
+        impatient.patience = patience
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.chat(CONVERSATION, GREEDY)
+        assert not interrupted.engine.busy
+        assert interrupted.engine.pool.free == interrupted.engine.pool.count
+        assert same(interrupted.chat(CONVERSATION, GREEDY), model.chat(CONVERSATION, GREEDY))
+
+
+def test_what_a_request_fails_with_is_raised_where_it_is_waited_for(model: LocalModel):
+    broken = tiny_model(2)
+    with torch.no_grad():
+        broken.embed_tokens.weight.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="not numbers"):
+        LocalModel(broken, TOKENIZER).chat("Hi", GREEDY)
+
+
+def test_a_budget_too_small_is_refused_where_the_model_is_loaded(tmp_path: Path):
+    folder = tiny_checkpoint(tmp_path / "model")
+    with pytest.raises(ResourceError, match=r"holds 96 tokens; a sequence of 2,048 needs") as caught:
+        LocalModel.load(folder, device="cpu", config=EngineConfig(cache_bytes=25_000))
+    assert "max_context to 96" in caught.value.hint
+    small = LocalModel.load(folder, device="cpu", config=EngineConfig(cache_bytes=25_000, max_context=96))
+    assert small.engine.max_context == 96
+    small.engine.stop_ids = {}
+    assert len(small.generate("x", replace(GREEDY, max_tokens=1000)).ids) == 94
 
 
 # Likelihoods -------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from puna.base.errors import CheckpointError
 from puna.core.completion import SamplingParams
 from puna.engine.sampler import Sampler, candidates, logprob_of, penalized
 
@@ -152,10 +153,73 @@ def test_the_penalty_counts_the_prompt_and_each_new_token():
     assert [sampler.choose(logits_V) for _ in range(3)] == [1, 3, 0]
 
 
+@pytest.mark.parametrize(("presence", "frequency"), [(0.0, 0.7), (1.5, 0.0), (-0.4, 1.1), (2.0, -0.3)])
+def test_penalties_and_bias_are_those_of_a_slow_loop(presence: float, frequency: float):
+    """Penalties count what the answer holds and nothing of the prompt, each time anew; a bias is added first."""
+    bias = {3: 1.5, 7: -100.0, 10**9: 5.0, -1: 5.0}
+    params = SamplingParams(
+        temperature=0,
+        repetition_penalty=1.2,
+        presence_penalty=presence,
+        frequency_penalty=frequency,
+        logit_bias=bias,
+    )
+    prompt, said = [3, 3, 5], []
+    sampler = Sampler(params, prompt)
+    for step in range(40):
+        logits_V = random_logits(step % 3)
+        values = logits_V.double().tolist()
+        for token in range(VOCAB):
+            values[token] += bias.get(token, 0.0)
+            if token in prompt or token in said:
+                values[token] *= 1.2 if values[token] < 0 else 1 / 1.2
+            values[token] -= presence * (token in said) + frequency * said.count(token)
+        expected = max(range(VOCAB), key=lambda token: values[token])
+        assert sampler.choose(logits_V) == expected
+        said.append(expected)
+    assert 7 not in said
+    assert len(set(said)) > 3
+
+
+def test_a_token_that_was_forced_is_penalized_like_a_chosen_one():
+    sampler = Sampler(SamplingParams(temperature=0, frequency_penalty=2.0), [])
+    logits_V = torch.tensor([5.0, 4.0, 0.0])
+    sampler.note(0)
+    assert sampler.choose(logits_V) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_no_numbers_are_refused(value: float, temperature: float):
+    logits_V = random_logits(0)
+    logits_V[5] = value
+    with pytest.raises(CheckpointError, match="logits are not numbers") as caught:
+        Sampler(SamplingParams(temperature), []).choose(logits_V)
+    assert "float32" in caught.value.hint
+
+
+@pytest.mark.parametrize("params", [PLAIN, SamplingParams(0.7, top_k=40), SamplingParams(2.0, top_p=0.99, min_p=0.01)])
+def test_what_a_grammar_forbids_is_never_drawn(params: SamplingParams):
+    logits_V = random_logits(1)
+    allowed = [4, 17, 33]
+    masked_V = torch.full_like(logits_V, float("-inf"))
+    masked_V[allowed] = logits_V[allowed]
+    sampler = Sampler(replace(params, seed=1, presence_penalty=0.1, logit_bias={5: 50.0}), [])
+    assert {sampler.choose(masked_V) for _ in range(100)} <= set(allowed)
+
+
+def test_answers_to_one_request_have_seeds_one_after_another():
+    params = replace(PLAIN, seed=2**64 - 1)
+    assert drawn(Sampler(params, [], 1)) == drawn(Sampler(replace(PLAIN, seed=0), []))
+    assert drawn(Sampler(params, [], 1)) != drawn(Sampler(params, [], 0))
+
+
 def test_choosing_leaves_the_logits_as_they_are():
     logits_V = random_logits(0)
     kept = logits_V.clone()
-    Sampler(SamplingParams(0.5, 5, 0.9, 0.1, 2.0, seed=1), [1, 2]).choose(logits_V)
+    sampler = Sampler(SamplingParams(0.5, 5, 0.9, 0.1, 2.0, 1.0, 1.0, {3: 1.0}, seed=1), [1, 2])
+    for _ in range(3):
+        sampler.choose(logits_V)
     assert torch.equal(logits_V, kept)
 
 

@@ -85,7 +85,7 @@ def trained(shards: TokenShards) -> Callable[[int], Transformer]:
 
     @cache
     def train(seed: int) -> Transformer:
-        return fit(initialize(Transformer(SHAPE), seed), shards, 90, seed)
+        return fit(initialize(Transformer(SHAPE), seed), shards, 80, seed)
 
     return lambda seed: copy.deepcopy(train(seed))
 

@@ -138,7 +138,7 @@ def test_training_for_four_bits_beats_rounding_after_the_same_training(
     seed: int, trained: Callable[[int], Transformer], shards: TokenShards, held_out: Calibration
 ) -> None:
     original, plan = trained(seed), from_recipe("int4-g128", trained(seed).config)
-    after = quantize_model(fit(trained(seed), shards, 30, 100 + seed, GENTLE), plan)
-    during = convert_qat(fit(prepare_qat(trained(seed), plan), shards, 30, 100 + seed, GENTLE))
+    after = quantize_model(fit(trained(seed), shards, 32, 100 + seed, GENTLE), plan)
+    during = convert_qat(fit(prepare_qat(trained(seed), plan), shards, 32, 100 + seed, GENTLE))
     scores = [compare(original, model, held_out, plan).perplexity_quantized for model in (after, during)]
     assert scores[1] < scores[0]

@@ -4,15 +4,12 @@
 // is the online one (arXiv 1805.02867): a run of tokens at a time, with the sums rescaled when the maximum grows. Every
 // sequence is cut at the same places, kPart tokens apart, and the parts are combined at the end: threads share the
 // parts, and the result depends neither on their number nor on the other sequences.
-#include "activations.h"
-#include "simd.h"
+#include "attention_dots.h"
 
 namespace puna {
 namespace {
 
 constexpr int64_t kPart = 256;  // tokens of one piece of work
-constexpr int64_t kRun = 64;    // tokens whose scores are held at once
-constexpr int kHeads = 4;       // query heads whose sums fit the registers
 
 enum Kind { kFloat32, kBfloat16, kFloat16, kInt8, kFp8 };
 
@@ -35,161 +32,19 @@ struct Problem {
     int64_t N, H, G, K, P, S, B, threads;
     int64_t width() const { return padded(K); }
     int64_t shared() const { return H / G; }
+    bool pairs() const {  // products of bf16 pairs, where the machine has them
+        return q_bf16 && K % 64 == 0 && (kind == kBfloat16 || kind == kInt8 || kind == kFp8);
+    }
 };
 
 struct Part {
     int64_t sequence, head, first, last;
 };
 
-// Loads -----------------------------------------------------------------------------------------------------------
-
-struct Float32 {
-    static constexpr int kSize = 4;
-    static constexpr float kGain = 1.0f;
-    static PUNA_INLINE VF load(const uint8_t* p) { return v_load(reinterpret_cast<const float*>(p)); }
-};
-struct Bfloat16 {
-    static constexpr int kSize = 2;
-    static constexpr float kGain = 1.0f;
-    static PUNA_INLINE VF load(const uint8_t* p) { return v_bf16(p); }
-};
-struct Float16 {
-    static constexpr int kSize = 2;
-    static constexpr float kGain = 1.0f;
-    static PUNA_INLINE VF load(const uint8_t* p) { return v_f16(p); }
-};
-struct Int8 {
-    static constexpr int kSize = 1;
-    static constexpr float kGain = 1.0f;
-    static PUNA_INLINE VF load(const uint8_t* p) { return v_int8(p); }
-};
-struct Fp8 {
-    static constexpr int kSize = 1;
-    static constexpr float kGain = kFp8Gain;
-    static PUNA_INLINE VF load(const uint8_t* p) { return v_fp8_scaled(p); }
-};
-
-// A step of q.k in float32 after decoding ...
-template <class Decode>
-struct FloatStep {
-    static constexpr int kElements = LANES, kBytes = LANES * Decode::kSize, kQueryBytes = LANES * 4;
-    using Keys = VF;
-    static PUNA_INLINE Keys load(const uint8_t* p) { return Decode::load(p); }
-    static PUNA_INLINE VF add(VF acc, const Keys& k, const uint8_t* q) {
-        return v_fma(k, v_load(reinterpret_cast<const float*>(q)), acc);
-    }
-};
-#if defined(PUNA_AVX512_BF16)
-// ... or in bf16 pairs, where queries and keys are both bf16.
-#define PUNA_BF16_KEYS 1
-struct Bf16Step {
-    static constexpr int kElements = 32, kBytes = 64, kQueryBytes = 64;
-    using Keys = __m512bh;
-    static PUNA_INLINE Keys load(const uint8_t* p) { return __m512bh(_mm512_loadu_si512(p)); }
-    static PUNA_INLINE VF add(VF acc, const Keys& k, const uint8_t* q) {
-        return _mm512_dpbf16_ps(acc, k, __m512bh(_mm512_load_si512(q)));
-    }
-};
-#endif
-
-// The sums of 4 x 4 vectors: out[r][t] of sums[4 r + t].
-PUNA_INLINE void sum_all(const VF* sums, int heads, float* out, int64_t out_stride) {
-#if defined(PUNA_AVX512)
-    VF pairs[8], quads[4];
-    for (int i = 0; i < 8; ++i) {
-        const VF a = sums[2 * i], b = sums[2 * i + 1];
-        pairs[i] = v_add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    }
-    for (int i = 0; i < 4; ++i) {
-        const __m512d a = _mm512_castps_pd(pairs[2 * i]), b = _mm512_castps_pd(pairs[2 * i + 1]);
-        quads[i] = v_add(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
-    }
-    const auto fold = [](VF a, VF b) __attribute__((always_inline)) {
-        return v_add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-    };
-    alignas(64) float all[16];
-    _mm512_store_ps(all, fold(fold(quads[0], quads[1]), fold(quads[2], quads[3])));
-    for (int r = 0; r < heads; ++r) std::memcpy(out + r * out_stride, all + 4 * r, 16);
-#else
-    for (int r = 0; r < heads; ++r) {
-        for (int t = 0; t < 4; ++t) out[r * out_stride + t] = v_sum(sums[4 * r + t]);
-    }
-#endif
-}
-
-// Tokens that lie one behind the other, a page at most, ...
-struct Run {
-    const uint8_t *keys, *values;
-    int64_t key_stride, value_stride, count;
-};
-
-// ... and up to kRun tokens of several pages, whose scores are held at once.
-struct Stretch {
-    Run runs[kRun];
-    int64_t pages = 0, count = 0;
-    bool scaled = false;
-    alignas(64) float key_scale[kRun], value_scale[kRun];
-};
-
-// out[r][t] = q_r . k_t, for R heads and the tokens of the run.
-template <class Step, int R>
-void score(const Run& run, const uint8_t* q, int64_t q_stride, int64_t K, float* out) {
-    const int64_t steps = (K + Step::kElements - 1) / Step::kElements;
-    int64_t t = 0;
-    for (; t + 4 <= run.count; t += 4) {
-        VF sums[16];
-        for (int i = 0; i < 16; ++i) sums[i] = v_zero();
-        const uint8_t* k = run.keys + t * run.key_stride;
-        for (int64_t line = 0; line < 4 * run.value_stride; line += 64) {
-            prefetch(run.values + t * run.value_stride + line);
-        }
-        for (int64_t s = 0; s < steps; ++s) {
-            typename Step::Keys keys[4];
-            for (int j = 0; j < 4; ++j) keys[j] = Step::load(k + j * run.key_stride + s * Step::kBytes);
-            for (int r = 0; r < R; ++r) {
-                for (int j = 0; j < 4; ++j) {
-                    sums[4 * r + j] = Step::add(sums[4 * r + j], keys[j], q + r * q_stride + s * Step::kQueryBytes);
-                }
-            }
-        }
-        sum_all(sums, R, out + t, kRun);
-    }
-    for (; t < run.count; ++t) {
-        for (int r = 0; r < R; ++r) {
-            VF sum = v_zero();
-            for (int64_t s = 0; s < steps; ++s) {
-                const auto key = Step::load(run.keys + t * run.key_stride + s * Step::kBytes);
-                sum = Step::add(sum, key, q + r * q_stride + s * Step::kQueryBytes);
-            }
-            out[r * kRun + t] = v_sum(sum);
-        }
-    }
-}
-
-// acc[r] += p[r][t] v_t, for V vectors of channels.
-template <class Decode, int R, int V>
-void weigh(const Run& run, const uint8_t* values, const float* p, float* acc, int64_t width, const uint8_t* ahead) {
-    VF sums[R][V];
-    for (int r = 0; r < R; ++r) {
-        for (int v = 0; v < V; ++v) sums[r][v] = v_load(acc + r * width + v * LANES);
-    }
-    for (int64_t t = 0; t < run.count; ++t) {
-        VF row[V];
-        for (int v = 0; v < V; ++v) row[v] = Decode::load(values + t * run.value_stride + v * LANES * Decode::kSize);
-        for (int line = 0; line < V * LANES * Decode::kSize; line += 64) prefetch(ahead + t * run.key_stride + line);
-        for (int r = 0; r < R; ++r) {
-            const VF by = v_set(p[r * kRun + t]);
-            for (int v = 0; v < V; ++v) sums[r][v] = v_fma(by, row[v], sums[r][v]);
-        }
-    }
-    for (int r = 0; r < R; ++r) {
-        for (int v = 0; v < V; ++v) v_store(acc + r * width + v * LANES, sums[r][v]);
-    }
-}
-
 // Turns a head's scores into weights: updates its maximum and total, and rescales what it has gathered.
-void soften(float* s, const Stretch& stretch, float scale, float value_gain, float* top, float* total, float* acc,
-            int64_t width) {
+template <class Values>
+void soften(float* s, typename Values::Weight* p, const Stretch& stretch, float scale, float* top, float* total,
+            float* acc, int64_t width) {
     const int64_t whole = (stretch.count + LANES - 1) / LANES * LANES;
     for (int64_t t = stretch.count; t < whole; ++t) s[t] = -INFINITY;
     VF highest = v_set(*top);
@@ -203,8 +58,12 @@ void soften(float* s, const Stretch& stretch, float scale, float value_gain, flo
     VF sum = v_zero();
     for (int64_t t = 0; t < whole; t += LANES) {
         const VF x = v_exp(v_add(v_load(s + t), v_set(-largest)));
-        v_store(s + t, stretch.scaled ? v_mul(x, v_mul(v_set(value_gain), v_load(stretch.value_scale + t))) : x);
-        sum = v_add(sum, x);
+        if (stretch.scaled) {
+            Values::keep(p + t, v_mul(x, v_mul(v_set(Values::kGain), v_load(stretch.value_scale + t))));
+            sum = v_add(sum, x);
+        } else {
+            sum = v_add(sum, Values::keep(p + t, x));  // rounded weights add up to one as well
+        }
     }
     if (largest > *top) {
         const float shrink = std::exp(*top - largest);  // zero at first
@@ -215,46 +74,38 @@ void soften(float* s, const Stretch& stretch, float scale, float value_gain, flo
     *total += v_sum(sum);
 }
 
-template <class Step, class Decode, int R>
+template <class Step, class Values, int R>
 void attend_heads(const Problem& a, const Stretch& stretch, const Stretch& next, const uint8_t* q, int64_t q_stride,
                   float* top, float* total, float* acc) {
     alignas(64) float scores[R * kRun];
+    alignas(64) typename Values::Weight weights[R * kRun];
     int64_t t = 0;
     for (int64_t i = 0; i < stretch.pages; t += stretch.runs[i++].count) {
         score<Step, R>(stretch.runs[i], q, q_stride, a.K, scores + t);
     }
-    const float scale = Decode::kGain / std::sqrt(float(a.K));
+    const float scale = Step::kGain / std::sqrt(float(a.K));
     for (int r = 0; r < R; ++r) {
-        soften(scores + r * kRun, stretch, scale, Decode::kGain, top + r, total + r, acc + r * a.width(), a.width());
+        float* gathered = acc + r * a.width();
+        soften<Values>(scores + r * kRun, weights + r * kRun, stretch, scale, top + r, total + r, gathered, a.width());
     }
-    constexpr int V = LANES >= 16 ? 4 : 2;
     t = 0;
     for (int64_t i = 0; i < stretch.pages; t += stretch.runs[i++].count) {
-        const Run& run = stretch.runs[i];
-        const uint8_t* ahead = i < next.pages ? next.runs[i].keys : run.keys;
-        int64_t channel = 0;
-        for (; channel + V * LANES <= a.K; channel += V * LANES) {
-            const int64_t at = channel * Decode::kSize;
-            weigh<Decode, R, V>(run, run.values + at, scores + t, acc + channel, a.width(), ahead + at);
-        }
-        for (; channel < a.K; channel += LANES) {
-            const int64_t at = channel * Decode::kSize;
-            weigh<Decode, R, 1>(run, run.values + at, scores + t, acc + channel, a.width(), ahead + at);
-        }
+        const uint8_t* ahead = i < next.pages ? next.runs[i].keys : stretch.runs[i].keys;
+        Values::template weigh<R>(stretch.runs[i], weights + t, a.K, acc, a.width(), ahead);
     }
 }
 
 // A stretch of tokens for all query heads of a group.
-template <class Step, class Decode>
+template <class Step, class Values>
 void attend_stretch(const Problem& a, const Stretch& stretch, const Stretch& next, const uint8_t* q, float* result) {
     const int64_t heads = a.shared(), q_stride = a.width() / Step::kElements * Step::kQueryBytes;
     for (int64_t r = 0; r < heads;) {
         const int64_t left = heads - r;
         const uint8_t* queries = q + r * q_stride;
         float *top = result + r, *total = result + heads + r, *acc = result + 2 * heads + r * a.width();
-        if (left >= 4) attend_heads<Step, Decode, 4>(a, stretch, next, queries, q_stride, top, total, acc), r += 4;
-        else if (left >= 2) attend_heads<Step, Decode, 2>(a, stretch, next, queries, q_stride, top, total, acc), r += 2;
-        else attend_heads<Step, Decode, 1>(a, stretch, next, queries, q_stride, top, total, acc), r += 1;
+        if (left >= 4) attend_heads<Step, Values, 4>(a, stretch, next, queries, q_stride, top, total, acc), r += 4;
+        else if (left >= 2) attend_heads<Step, Values, 2>(a, stretch, next, queries, q_stride, top, total, acc), r += 2;
+        else attend_heads<Step, Values, 1>(a, stretch, next, queries, q_stride, top, total, acc), r += 1;
     }
 }
 
@@ -314,17 +165,9 @@ void gather(const Problem& a, const Part& part, int64_t token, Stretch& stretch)
     }
 }
 
-// Queries of a group as the steps read them: float32, or bf16; padded with zeros.
-const uint8_t* lay_out_queries(const Problem& a, const Part& part, bool bf16_steps) {
+// Queries of a group as float32, padded with zeros.
+const uint8_t* float_queries(const Problem& a, const Part& part) {
     const int64_t first = part.sequence * a.H + part.head * a.shared();
-    if (bf16_steps) {
-        uint16_t* out = query_scratch.take<uint16_t>(a.shared() * a.width());
-        std::memset(out, 0, size_t(2 * a.shared() * a.width()));
-        for (int64_t r = 0; r < a.shared(); ++r) {
-            std::memcpy(out + r * a.width(), static_cast<const uint16_t*>(a.q) + (first + r) * a.K, size_t(2 * a.K));
-        }
-        return reinterpret_cast<const uint8_t*>(out);
-    }
     float* out = query_scratch.take<float>(a.shared() * a.width());
     const Source source{a.q, a.q_bf16, a.N * a.H, a.K};
     for (int64_t r = 0; r < a.shared(); ++r) widen_row(source, first + r, out + r * a.width());
@@ -332,44 +175,79 @@ const uint8_t* lay_out_queries(const Problem& a, const Part& part, bool bf16_ste
 }
 
 // `result`: for each head of the group the maximum, then the totals, then the weighted sums.
-template <class Step, class Decode>
-void attend_part(const Problem& a, const Part& part, float* result) {
-    const int64_t heads = a.shared();
-    for (int64_t r = 0; r < heads; ++r) result[r] = -INFINITY;
-    std::memset(result + heads, 0, size_t(4 * heads * (1 + a.width())));
-    const bool whole = a.K % Step::kElements == 0;
-    const uint8_t* q = lay_out_queries(a, part, whole && Step::kQueryBytes / Step::kElements == 2);
+void clear(const Problem& a, float* result) {
+    for (int64_t r = 0; r < a.shared(); ++r) result[r] = -INFINITY;
+    std::memset(result + a.shared(), 0, size_t(4 * a.shared() * (1 + a.width())));
+}
+
+template <class Step, class Values>
+void attend_part(const Problem& a, const Part& part, const uint8_t* q, float* result) {
     Stretch stretches[2];
     gather(a, part, part.first, stretches[0]);
     int64_t token = part.first;
     for (int turn = 0; token < part.last; turn ^= 1) {
-        Stretch &stretch = stretches[turn], &next = stretches[turn ^ 1];
+        const Stretch& stretch = stretches[turn];
         token += stretch.count;
-        gather(a, part, token, next);
-        if (whole) {
-            attend_stretch<Step, Decode>(a, stretch, next, q, result);
-        } else {
-            widen<Decode>(a, stretch);
-            attend_stretch<FloatStep<Float32>, Float32>(a, stretch, stretch, q, result);
-        }
+        gather(a, part, token, stretches[turn ^ 1]);
+        attend_stretch<Step, Values>(a, stretch, stretches[turn ^ 1], q, result);
     }
 }
 
+template <class Decode>
+void attend_floats(const Problem& a, const Part& part, float* result) {
+    const uint8_t* q = float_queries(a, part);
+    if (a.K % LANES == 0) return attend_part<FloatStep<Decode>, FloatValues<Decode>>(a, part, q, result);
+    Stretch stretch;
+    for (int64_t token = part.first; token < part.last; token += stretch.count) {
+        gather(a, part, token, stretch);
+        widen<Decode>(a, stretch);
+        attend_stretch<FloatStep<DecodeFloat>, FloatValues<DecodeFloat>>(a, stretch, stretch, q, result);
+    }
+}
+
+#if defined(PUNA_PAIRS)
+// Queries of a group as bf16, in the order of the step.
+template <class Step, class Join>
+void attend_pairs(const Problem& a, const Part& part, float* result) {
+    const int64_t first = part.sequence * a.H + part.head * a.shared();
+    uint16_t* out = query_scratch.take<uint16_t>(a.shared() * a.width());
+    for (int64_t r = 0; r < a.shared(); ++r) {
+        const uint16_t* from = static_cast<const uint16_t*>(a.q) + (first + r) * a.K;
+        for (int64_t k = 0; k < a.K; ++k) out[r * a.width() + Step::order(k)] = from[k];
+    }
+    attend_part<Step, PairValues<Join>>(a, part, reinterpret_cast<const uint8_t*>(out), result);
+}
+#endif
+
+// Where a channel is in the sums.
+int64_t order(const Problem& a, int64_t channel) {
+#if defined(PUNA_PAIRS)
+    if (a.pairs() && a.kind == kBfloat16) return Bf16Join::order(channel);
+    if (a.pairs()) return CodeJoin<Fp8Dot>::order(channel);
+#endif
+    return channel;
+}
+
 void attend_any(const Problem& a, const Part& part, float* result) {
+    clear(a, result);
+#if defined(PUNA_PAIRS)
+    if (a.pairs()) {
+        if (a.kind == kBfloat16) return attend_pairs<Bf16Step, Bf16Join>(a, part, result);
+        if (a.kind == kInt8) return attend_pairs<CodeStep<Int8Bf16Dot>, CodeJoin<Int8Bf16Dot>>(a, part, result);
+        return attend_pairs<CodeStep<Fp8Dot>, CodeJoin<Fp8Dot>>(a, part, result);
+    }
+#endif
     switch (a.kind) {
         case kFloat32:
-            return attend_part<FloatStep<Float32>, Float32>(a, part, result);
+            return attend_floats<DecodeFloat>(a, part, result);
         case kBfloat16:
-#if defined(PUNA_BF16_KEYS)
-            if (a.q_bf16) return attend_part<Bf16Step, Bfloat16>(a, part, result);
-#endif
-            return attend_part<FloatStep<Bfloat16>, Bfloat16>(a, part, result);
+            return attend_floats<DecodeBf16>(a, part, result);
         case kFloat16:
-            return attend_part<FloatStep<Float16>, Float16>(a, part, result);
+            return attend_floats<DecodeF16>(a, part, result);
         case kInt8:
-            return attend_part<FloatStep<Int8>, Int8>(a, part, result);
+            return attend_floats<DecodeInt8>(a, part, result);
         case kFp8:
-            return attend_part<FloatStep<Fp8>, Fp8>(a, part, result);
+            return attend_floats<DecodeFp8>(a, part, result);
     }
 }
 
@@ -392,9 +270,9 @@ void combine(const Problem& a, int64_t sequence, int64_t head, const float* resu
         const int64_t at = (sequence * a.H + head * heads + r) * a.K;
         for (int64_t k = 0; k < a.K; ++k) {
             if (a.q_bf16) {
-                static_cast<uint16_t*>(a.out)[at + k] = float_to_bf16(sums[k] * norm);
+                static_cast<uint16_t*>(a.out)[at + k] = float_to_bf16(sums[order(a, k)] * norm);
             } else {
-                static_cast<float*>(a.out)[at + k] = sums[k] * norm;
+                static_cast<float*>(a.out)[at + k] = sums[order(a, k)] * norm;
             }
         }
     }

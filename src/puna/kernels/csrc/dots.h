@@ -183,7 +183,8 @@ struct Fp8Dot : RowScaled {
     using Acc = VF;
     using Weights = Bf16Pair;
     static PUNA_INLINE Acc zero() { return v_zero(); }
-    static PUNA_INLINE Weights load(Place p) { return fp8_to_bf16(_mm512_loadu_si512(p.weight)); }
+    static PUNA_INLINE Weights decode(__m512i codes) { return fp8_to_bf16(codes); }
+    static PUNA_INLINE Weights load(Place p) { return decode(_mm512_loadu_si512(p.weight)); }
     static PUNA_INLINE Acc dot(Acc acc, const Weights& w, const uint8_t* x, float) {
         acc = _mm512_dpbf16_ps(acc, w.first, __m512bh(_mm512_load_si512(x)));
         return _mm512_dpbf16_ps(acc, w.second, __m512bh(_mm512_load_si512(x + 64)));
@@ -226,8 +227,9 @@ struct Int8Tables {
 inline constexpr Int8Tables kInt8Tables;
 
 struct Int8Bf16Dot : Fp8Dot {
-    static PUNA_INLINE Weights load(Place p) {
-        const __m512i code = _mm512_loadu_si512(p.weight), sign = _mm512_set1_epi8(char(0x80));
+    static PUNA_INLINE Weights load(Place p) { return decode(_mm512_loadu_si512(p.weight)); }
+    static PUNA_INLINE Weights decode(__m512i code) {
+        const __m512i sign = _mm512_set1_epi8(char(0x80));
         const __m512i magnitude = _mm512_abs_epi8(code);
         __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(kInt8Tables.high), magnitude,
                                                 _mm512_load_si512(kInt8Tables.high + 64));
