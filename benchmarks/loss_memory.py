@@ -63,7 +63,8 @@ def measure(name: str, tokens: int, width: int) -> tuple[float, float]:
 
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(1, tokens, width, generator=generator, requires_grad=True)
-    weight = (torch.randn(VOCABULARY, width, generator=generator) * 0.02).requires_grad_()
+    # In place: memory that a temporary gave back would be missing from the peak.
+    weight = torch.empty(VOCABULARY, width).normal_(0, 0.02, generator=generator).requires_grad_()
     targets = torch.randint(0, VOCABULARY, (1, tokens), generator=generator)
     mask = torch.ones_like(targets, dtype=torch.bool)
     losses = {
