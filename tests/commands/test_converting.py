@@ -37,3 +37,19 @@ def test_an_adapter_is_folded_in(puna, checkpoint: Path, tmp_path: Path) -> None
     ids = torch.arange(12)[None]
     merged = Checkpoint.load(tmp_path / "merged").model()
     assert torch.allclose(merged(ids), model(ids), atol=1e-4)
+
+
+def test_gguf_files_and_quantised_folders_are_written_out(puna, checkpoint: Path, tmp_path: Path) -> None:
+    original = Checkpoint.load(checkpoint)
+    assert puna("export", checkpoint, tmp_path / "model.gguf", "--to", "gguf", "--type", "f32")[0] == 0
+    code, _, err = puna("convert", tmp_path / "model.gguf", tmp_path / "same", "--dtype", "float32")
+    assert code == 0, err
+    same = Checkpoint.load(tmp_path / "same")
+    assert all(torch.equal(original.weights[name], same.weights[name]) for name in original.weights)
+    assert puna("quantize", checkpoint, tmp_path / "int8", "--recipe", "int8", "--no-speed", "-q")[0] == 0
+    assert puna("convert", tmp_path / "int8", tmp_path / "floats")[0] == 0
+    floats = Checkpoint.load(tmp_path / "floats")
+    for name, weight in original.weights.items():
+        assert floats.weights[name].dtype == torch.bfloat16
+        bound = weight.abs().max() / 100
+        assert torch.allclose(floats.weights[name].float(), weight, atol=float(bound), rtol=2**-7), name

@@ -11,7 +11,7 @@ from torch import Tensor
 from puna.base.errors import ResourceError
 from puna.core.completion import SamplingParams
 from puna.engine.batch import lay_out
-from puna.engine.paged_cache import PagedCache, attend_block, page_bytes, stored_dtype
+from puna.engine.paged_cache import PagedCache, attend_block, attend_block_fused, page_bytes, stored_dtype
 from puna.engine.sampler import Sampler
 from puna.engine.scheduler import Slice
 from puna.engine.sequence import Request, Sequence
@@ -139,7 +139,8 @@ def test_a_block_of_any_length_is_the_last_of_the_tokens_it_sees(shape: tuple[in
     heads, T, L = shape
     generator = torch.Generator().manual_seed(0)
     q_HTK, k_GLK, v_GLK = (torch.randn(*s, generator=generator) for s in ((H, T, K), (heads, L, K), (heads, L, K)))
-    assert torch.allclose(attend_block(q_HTK, k_GLK, v_GLK).double(), reference(q_HTK, k_GLK, v_GLK), atol=1e-5)
+    for form in (attend_block, attend_block_fused):
+        assert torch.allclose(form(q_HTK, k_GLK, v_GLK).double(), reference(q_HTK, k_GLK, v_GLK), atol=1e-5)
 
 
 @pytest.mark.parametrize(

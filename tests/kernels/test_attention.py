@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from puna.base.errors import InputError
-from puna.kernels.attention import decode_attention
+from puna.kernels.attention import decode_attention, masked
 from puna.kernels.build import library
 
 FLOATS = (torch.float32, torch.bfloat16)
@@ -95,6 +95,15 @@ def test_every_cache_dtype_and_head_size(K: int, dtype: torch.dtype, q_dtype: to
     torch.manual_seed(K)
     case = cached([5, 70], 4, 2, K, 16, dtype, q_dtype)
     assert_close(case.run(), definition(case))
+
+
+@pytest.mark.parametrize("q_dtype", FLOATS)
+@pytest.mark.parametrize("dtype", CACHES)
+def test_the_form_for_gpus_gives_the_same_and_reads_no_unseen_slot(dtype: torch.dtype, q_dtype: torch.dtype) -> None:
+    torch.manual_seed(7)
+    for lengths, H, G in (([5, 0, 70, 33], 4, 2), ([16], 2, 2), ([1, 90], 6, 1)):
+        case = cached(lengths, H, G, 32, 16, dtype, q_dtype)
+        assert_close(masked(**vars(case)), definition(case))
 
 
 @pytest.mark.parametrize("S", [1, 7, 16, 128])

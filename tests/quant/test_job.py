@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from puna.base.errors import ConfigError, InputError
+from puna.model.config import named_size
 from puna.quant.apply import quantize_model
-from puna.quant.job import QuantConfig, quantize
+from puna.quant.job import QuantConfig, compute_dtype, quantize
 from puna.quant.plan import QuantPlan, from_recipe
 from puna.testing import tiny_model
 
@@ -80,3 +81,9 @@ def test_texts_that_cannot_be_are_refused_before_the_work(texts: tuple[list[list
 def test_settings_that_cannot_be(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         QuantConfig(**values)  # type: ignore[arg-type]
+
+
+def test_large_models_are_opened_in_bfloat16() -> None:
+    assert compute_dtype(named_size("cria-3m")) == "float32"
+    assert compute_dtype(named_size("llama-3.2-1b")) == "bfloat16"
+    assert compute_dtype(named_size("llama-3.2-1b"), "float32") == "float32"

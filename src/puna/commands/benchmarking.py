@@ -57,8 +57,8 @@ def bench(
     chosen = str(fast_dtype(place)).removeprefix("torch.") if dtype == "auto" else dtype
     model = load_model(path, chosen, str(place)) if path else random_model(size, format, chosen, str(place))
     size_read = limits.bytes_per_token(model.model)
-    machine = limits.measure((chosen,), place)
     decode, prefill = time_model(model, prompt, tokens, rounds)
+    machine = limits.measure((chosen,), place)
     context = CONTEXT + tokens / 2
     bound = machine.decode_tokens(size_read + context * cache_bytes_per_token(model.config))
     kernels = status()

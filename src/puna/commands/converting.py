@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+_WRITTEN_OUT = "bfloat16"  # of what was quantised
+
 
 @click.command("convert")
 @click.argument("source", type=click.Path(path_type=Path))
@@ -18,12 +20,20 @@ import click
 def command(
     source: Path, out: Path, layout: str, dtype: str | None, shards: int, adapter: Path | None, allow_pickle: bool
 ) -> None:
-    """Write the checkpoint SOURCE (Hugging Face's or Meta's layout, or a run folder) to OUT."""
+    """Write the checkpoint SOURCE to OUT: Hugging Face's or Meta's layout, a run folder, or a GGUF file.
+
+    A GGUF file and a quantised folder are written out as floating-point numbers: bfloat16, unless --dtype says
+    otherwise. The other way is `puna export`.
+    """
+    from puna.export.compressed_tensors import is_quantized
     from puna.model import lora
     from puna.model.checkpoint import Checkpoint
-    from puna.recipes.run_folder import checkpoint_folder
+    from puna.recipes.run_folder import checkpoint_folder, open_floats
 
-    checkpoint = Checkpoint.load(checkpoint_folder(source), allow_pickle=allow_pickle)
+    path = checkpoint_folder(source)
+    if path.is_file() or is_quantized(path):
+        dtype = dtype or _WRITTEN_OUT
+    checkpoint = open_floats(path, dtype or _WRITTEN_OUT, allow_pickle=allow_pickle)
     if adapter:
         model = lora.merge(lora.load_adapter(checkpoint.model(dtype=None), adapter))
         checkpoint = Checkpoint.of(model, checkpoint.tokenizer, checkpoint.card, checkpoint.generation)

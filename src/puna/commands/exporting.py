@@ -9,7 +9,6 @@ import click
 
 if TYPE_CHECKING:
     from puna.export.verify import Agreement
-    from puna.model.checkpoint import Checkpoint
 
 _TARGETS = ("gguf", "compressed-tensors", "trtllm")
 _TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
@@ -36,7 +35,7 @@ def command(source: Path, out: Path, target: str, kind: str | None, recipe: str 
 
     if check and target == "trtllm":
         raise click.UsageError("--check cannot run TensorRT-LLM, which needs a GPU to load anything.")
-    source = source if source.is_file() else checkpoint_folder(source)
+    source = checkpoint_folder(source)
     if target == "gguf":
         if recipe:
             raise click.UsageError("--recipe is for the other targets; a GGUF file has a --type.")
@@ -50,22 +49,11 @@ def command(source: Path, out: Path, target: str, kind: str | None, recipe: str 
         click.echo(f"checked: {_checked(out, target, check)}")
 
 
-def _open(source: Path) -> Checkpoint:
-    """Any source as float weights."""
-    from puna.export import compressed_tensors, gguf
-    from puna.model.checkpoint import Checkpoint
-
-    if source.is_file():
-        return gguf.load(source)
-    if compressed_tensors.is_quantized(source):
-        return compressed_tensors.load_dequantized(source, "float32")
-    return Checkpoint.load(source)
-
-
 def _to_gguf(source: Path, out: Path, kind: str) -> None:
     from puna.export import gguf
+    from puna.recipes.run_folder import open_floats
 
-    gguf.save(out, _open(source), kind)
+    gguf.save(out, open_floats(source), kind)
 
 
 def _to_folder(source: Path, out: Path, target: str, recipe: str | None) -> None:
@@ -73,8 +61,9 @@ def _to_folder(source: Path, out: Path, target: str, recipe: str | None) -> None
     from puna.export.quantized import torn_apart
     from puna.quant.apply import quantize_model
     from puna.quant.plan import from_recipe
+    from puna.recipes.run_folder import open_floats
 
-    checkpoint = _open(source)
+    checkpoint = open_floats(source)
     if compressed_tensors.is_quantized(source):
         if recipe:
             raise click.UsageError(f"{source} is quantised already; --recipe is for float weights.")

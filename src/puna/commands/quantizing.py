@@ -24,7 +24,6 @@ _CONVERSATIONS, _TASKS = "questions/conversations.jsonl", "questions/tasks.jsonl
 _TRAIN, _HELD_OUT = "split/train", "split/held_out"
 _HELD_BACK = 10  # one text in so many is kept for the comparison where no other text is
 _PIECE = 1024  # tokens of a piece
-_FLOAT32_BYTES = 4 << 30  # larger models are opened in bfloat16
 _ANSWER_TOKENS = 96
 
 
@@ -76,7 +75,7 @@ def quantize_folder(path: Path, out: Path, options: dict[str, Any], progress: Pr
     from puna.export.folder import card_of
     from puna.model import hf
     from puna.model.checkpoint import CONFIG, Checkpoint
-    from puna.quant.job import quantize
+    from puna.quant.job import compute_dtype, quantize
     from puna.recipes.run_folder import checkpoint_folder, is_run
 
     if not hf.replaceable(out, (CONFIG,)):
@@ -85,7 +84,7 @@ def quantize_folder(path: Path, out: Path, options: dict[str, Any], progress: Pr
     checkpoint = Checkpoint.load(checkpoint_folder(path))
     if checkpoint.tokenizer is None:
         raise CheckpointError(f"{path} has no tokenizer to read texts with.", hint="Put its tokenizer.json beside it.")
-    dtype, device = _dtype(options["dtype"], checkpoint), options["device"]
+    dtype, device = compute_dtype(checkpoint.config, options["dtype"]), options["device"]
     source = options["calibration"] or (path if is_run(path) else None)
     texts = read_texts(source, checkpoint.tokenizer, options["tasks"], progress)
     made = quantize(lambda: _open(checkpoint, dtype, device), texts.calibration, texts.held_out, config, progress)
@@ -104,14 +103,6 @@ def _config(options: dict[str, Any]) -> Any:
     recipe = options["recipe"] or (AUTO if any(budgets.values()) else "fp8")
     same = {name: options[name] for name in ("method", "head", "rows", "calibration_tokens")}
     return QuantConfig(recipe, **same, **budgets)
-
-
-def _dtype(name: str, checkpoint: Checkpoint) -> str:
-    from puna.model.budget import weight_bytes
-
-    if name != "auto":
-        return name
-    return "float32" if weight_bytes(checkpoint.config, "float32") <= _FLOAT32_BYTES else "bfloat16"
 
 
 def _open(checkpoint: Checkpoint, dtype: str, device: str) -> Any:

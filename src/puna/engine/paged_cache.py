@@ -11,7 +11,9 @@ key/value heads, R = H/G, K channels of a head, Q short queries.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 
 from puna.base.errors import ResourceError
 from puna.base.files import format_bytes
@@ -66,6 +68,7 @@ class PagedCache:
                 f"The cache of {size} does not fit into memory.", hint="Lower cache_bytes or max_context."
             ) from error
         self.pages = pages
+        self.device = device
         self.dtype = dtype
         self.page_tokens = page_tokens
         self._batch: StepBatch | None = None
@@ -154,10 +157,7 @@ def attend_block(q_HTK: Tensor, k_GLK: Tensor, v_GLK: Tensor) -> Tensor:
     H, T, K = q_HTK.shape
     G, L = k_GLK.shape[:2]
     if q_HTK.device.type != "cpu":
-        allowed_TL = torch.ones(T, L, dtype=torch.bool, device=q_HTK.device).tril(L - T)
-        return torch.nn.functional.scaled_dot_product_attention(
-            q_HTK[None], k_GLK[None], v_GLK[None], attn_mask=allowed_TL, enable_gqa=H != G
-        )[0]
+        return attend_block_fused(q_HTK, k_GLK, v_GLK)
     R = H // G
     q_GRTK = (q_HTK * K**-0.5).view(G, R, T, K)
     out_HTK = torch.empty_like(q_HTK, memory_format=torch.contiguous_format)
@@ -172,3 +172,12 @@ def attend_block(q_HTK: Tensor, k_GLK: Tensor, v_GLK: Tensor) -> Tensor:
         probabilities = scores.softmax(-1).to(v_GLK.dtype).view(G, R * (end - start), seen)
         out_HTK[:, start:end] = (probabilities @ v_GLK[:, :seen]).view(H, end - start, K)
     return out_HTK
+
+
+def attend_block_fused(q_HTK: Tensor, k_GLK: Tensor, v_GLK: Tensor) -> Tensor:
+    """The same by torch's fused attention, which on CUDA keeps no scores and needs no mask in memory."""
+    H, T, _ = q_HTK.shape
+    G, L = k_GLK.shape[:2]
+    return F.scaled_dot_product_attention(
+        q_HTK[None], k_GLK[None], v_GLK[None], attn_mask=causal_lower_right(T, L), enable_gqa=H != G
+    )[0]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from puna.engine.adapters import Adapters
 from puna.engine.batch import StepBatch
+from puna.engine.graphs import StepGraphs
 from puna.engine.paged_cache import PagedCache
 from puna.kernels.linear import bf16_linear
 from puna.model.transformer import Transformer
@@ -28,13 +29,29 @@ class Runner:
 
     def __init__(self, model: Transformer, cache: PagedCache, vocab_size: int, adapters: Adapters) -> None:
         self.model = model
-        self.cache = cache
         self.vocab_size = vocab_size
         self.adapters = adapters
+        self.cache = cache
+
+    @property
+    def cache(self) -> PagedCache:
+        return self._cache
+
+    @cache.setter
+    def cache(self, cache: PagedCache) -> None:
+        """Another cache has other addresses, so that no captured step fits it."""
+        self._cache = cache
+        self.graphs: StepGraphs | None = None
+        if cache.device.type == "cuda":
+            longest = min(self.model.config.max_position_embeddings, cache.pages * cache.page_tokens)
+            self.graphs = StepGraphs(self.all_logits, longest)
 
     @torch.inference_mode()
     def run(self, batch: StepBatch) -> list[Tensor]:
         """For each slice of the batch the logits of its wanted places, (W, V) float32."""
+        if self.graphs is not None and self.graphs.takes(batch):
+            logits_QV = self.graphs.run(batch)
+            return [logits_QV[places.start : places.stop] for places in batch.rows]
         self.cache.begin(batch)
         wanted = [place for places in batch.rows for place in places]
         index = torch.tensor(wanted, dtype=torch.int64, device=batch.ids_1N.device)
@@ -47,6 +64,15 @@ class Runner:
             )
         sizes = [len(places) for places in batch.rows]
         return list(self.logits(hidden_WD).split(sizes))
+
+    @torch.inference_mode()
+    def all_logits(self, batch: StepBatch) -> Tensor:
+        """The logits of all tokens of a batch without adapters, (N, V) float32."""
+        self.cache.begin(batch)
+        hidden_ND = self.model(
+            batch.ids_1N, batch.positions_1N, cache=self.cache, head=lambda hidden_1ND, _: hidden_1ND[0]
+        )
+        return self.logits(hidden_ND)
 
     def logits(self, hidden_WD: Tensor) -> Tensor:
         """(W, V) float32."""

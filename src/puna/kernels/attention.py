@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from puna.base.errors import InputError
@@ -46,7 +47,9 @@ def decode_attention(
     """
     _check(q_NHK, k_PGSK, v_PGSK, block_table_NB, lengths_N)
     _check_scales(k_PGSK, k_scale_PGS, v_scale_PGS)
-    kernels = library() if q_NHK.is_cpu else None
+    if not q_NHK.is_cpu:
+        return masked(q_NHK, k_PGSK, v_PGSK, block_table_NB, lengths_N, k_scale_PGS, v_scale_PGS)
+    kernels = library()
     if kernels is None:
         _check_table(k_PGSK, block_table_NB, lengths_N)
         return _gathered(q_NHK, k_PGSK, v_PGSK, block_table_NB, lengths_N, k_scale_PGS, v_scale_PGS)
@@ -95,6 +98,43 @@ def _gathered(
         weights_GRT = (q_GRK @ rows(k_PGSK, k_scale_PGS).transpose(1, 2) * K**-0.5).softmax(-1)
         out_NHK[n] = (weights_GRT @ rows(v_PGSK, v_scale_PGS)).view(H, K).to(q_NHK.dtype)
     return out_NHK
+
+
+def masked(
+    q_NHK: Tensor,
+    k_PGSK: Tensor,
+    v_PGSK: Tensor,
+    block_table_NB: Tensor,
+    lengths_N: Tensor,
+    k_scale_PGS: Tensor | None = None,
+    v_scale_PGS: Tensor | None = None,
+) -> Tensor:
+    """The same for GPUs: all sequences at once over all pages of the table, what lies beyond a length masked.
+
+    Its shapes follow from those of its arguments alone and no number is looked at, so that CUDA can capture it; pages
+    outside the cache are therefore not refused here.
+    """
+    H, (_, G, S, _) = q_NHK.shape[1], k_PGSK.shape
+    table_NB = block_table_NB.clamp(min=0).long()
+
+    def rows(cache_PGSK: Tensor, scale_PGS: Tensor | None) -> Tensor:
+        if scale_PGS is None:
+            wide = cache_PGSK[table_NB]
+        else:  # as bytes, since FP8 cannot be indexed everywhere
+            codes = cache_PGSK.view(torch.int8)[table_NB].view(cache_PGSK.dtype)
+            wide = codes.float() * scale_PGS[table_NB].unsqueeze(-1)
+        # Unseen slots hold anything, and no weight makes nothing of what is no number.
+        return wide.transpose(1, 2).flatten(2, 3).to(q_NHK.dtype).masked_fill(~seen_NT[:, None, :, None], 0)
+
+    seen_NT = torch.arange(table_NB.shape[1] * S, device=q_NHK.device) < lengths_N[:, None]
+    out_NH1K = F.scaled_dot_product_attention(
+        q_NHK.unsqueeze(2),
+        rows(k_PGSK, k_scale_PGS),
+        rows(v_PGSK, v_scale_PGS),
+        attn_mask=seen_NT[:, None, None],
+        enable_gqa=H != G,
+    )
+    return out_NH1K.squeeze(2).masked_fill((lengths_N == 0)[:, None, None], 0)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, table: Tensor, lengths: Tensor) -> None:

@@ -13,6 +13,8 @@ import torch
 
 from puna.base.config import require
 from puna.base.progress import Progress
+from puna.model.budget import weight_bytes
+from puna.model.config import ModelConfig
 from puna.model.transformer import Transformer
 from puna.quant.apply import quantize_model
 from puna.quant.calibrate import Calibration, CalibrationConfig
@@ -21,6 +23,8 @@ from puna.quant.methods.registry import parse
 from puna.quant.methods.rotate import Rotate
 from puna.quant.plan import AUTO, QuantPlan, from_recipe
 from puna.quant.sensitivity import DEFAULT_FORMATS, Budget, auto_plan
+
+_FLOAT32_BYTES = 4 << 30
 
 Sequences = Sequence[Sequence[int]]
 
@@ -87,6 +91,13 @@ class Quantized:
     model: Transformer
     plan: QuantPlan
     report: QuantReport
+
+
+def compute_dtype(config: ModelConfig, name: str = "auto") -> str:
+    """The dtype that a float model is opened in: "auto" is float32, and bfloat16 where that would be too large."""
+    if name != "auto":
+        return name
+    return "float32" if weight_bytes(config, "float32") <= _FLOAT32_BYTES else "bfloat16"
 
 
 def quantize(

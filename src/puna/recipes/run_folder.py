@@ -13,6 +13,7 @@ from puna.base.errors import ArtifactError, InputError
 if TYPE_CHECKING:
     from puna.engine.config import EngineConfig
     from puna.engine.local import LocalModel
+    from puna.model.checkpoint import Checkpoint
 
 LINEAGE = "lineage.json"
 CHECKPOINT = "checkpoint"
@@ -54,12 +55,31 @@ def load_model(
     from puna.export import compressed_tensors, gguf
 
     folder = checkpoint_folder(path)
-    if folder.suffix == ".gguf":
+    if folder.is_file():
         return LocalModel.of(gguf.load(folder), folder, dtype, device, config=config)
     if not compressed_tensors.is_quantized(folder):
         return LocalModel.load(folder, dtype, device, allow_pickle=allow_pickle, config=config)
     model = compressed_tensors.load_model(folder, dtype)
     return LocalModel.of_model(model, folder, device, config=config)
+
+
+def open_floats(path: Path | str, quantized_dtype: str = "float32", *, allow_pickle: bool = False) -> Checkpoint:
+    """The checkpoint of a run, of a folder of any layout, or of a GGUF file, with floating-point weights.
+
+    Args:
+        path: of it.
+        quantized_dtype: of the weights of a quantised folder; blocks of a GGUF file are float32.
+        allow_pickle: whether Meta's files may be read.
+    """
+    from puna.export import compressed_tensors, gguf
+    from puna.model.checkpoint import Checkpoint
+
+    folder = checkpoint_folder(path)
+    if folder.is_file():
+        return gguf.load(folder)
+    if compressed_tensors.is_quantized(folder):
+        return compressed_tensors.load_dequantized(folder, quantized_dtype)
+    return Checkpoint.load(folder, allow_pickle=allow_pickle)
 
 
 def index_folder(path: Path | str) -> Path | None:

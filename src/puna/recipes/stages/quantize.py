@@ -14,7 +14,7 @@ from puna.data.conversations import read_conversations
 from puna.export import compressed_tensors
 from puna.export.folder import card_of
 from puna.model.checkpoint import Checkpoint
-from puna.quant.job import QuantConfig, quantize
+from puna.quant.job import QuantConfig, compute_dtype, quantize
 from puna.recipes.run_folder import CHECKPOINT
 from puna.recipes.runner import StageContext
 from puna.recipes.stages.questions import CONVERSATIONS
@@ -33,9 +33,9 @@ def quantize_run(context: StageContext, config: QuantConfig, device: str) -> Map
     calibration = [tokenizer.chat.render_for_training(conversation)[0] for conversation in conversations]
     documents = corpus.read(context.inputs["split"] / HELD_OUT)
     held_out = [tokenizer.encode(document.text, bos=True) for document in documents] or calibration
-    place = resolve_device(device)
+    dtype, place = compute_dtype(checkpoint.config), resolve_device(device)
     made = quantize(
-        lambda: checkpoint.model("float32", place).requires_grad_(False),
+        lambda: checkpoint.model(dtype, place).requires_grad_(False),
         calibration,
         held_out,
         config,
