@@ -43,14 +43,22 @@ struct RowScaled {
     static PUNA_INLINE const uint8_t* scale_at(const Job&, const uint8_t*, int64_t, bool, float*) { return nullptr; }
 };
 
+// Formats that sum floats, whose order matters. kStreams is how many sums a row that is read alone may have: whole
+// numbers may have several, floats one; none where the chain of additions would be slower than memory.
+struct FloatSums {
+    using Acc = VF;
+    static constexpr int kStreams = 1;
+    static PUNA_INLINE Acc zero() { return v_zero(); }
+    static PUNA_INLINE Acc add(Acc a, Acc b) { return v_add(a, b); }
+};
+
 // float32 products: one vector of weights times one of tokens. Every instruction set has these.
 template <class Decode>
-struct FloatDot : RowScaled {
+struct FloatDot : RowScaled, FloatSums {
     static constexpr int kBlock = LANES, kBytes = LANES * Decode::kSize, kStep = LANES * 4;
+    static constexpr int kStreams = 0;
     static constexpr float kGain = Decode::kGain;
-    using Acc = VF;
     using Weights = VF;
-    static PUNA_INLINE Acc zero() { return v_zero(); }
     static PUNA_INLINE Weights load(Place p) { return Decode::load(p.weight); }
     static PUNA_INLINE Acc dot(Acc acc, const Weights& w, const uint8_t* x, float) {
         return v_fma(w, v_load(reinterpret_cast<const float*>(x)), acc);
@@ -89,11 +97,10 @@ struct BlockScaled {
     static PUNA_INLINE float scale(const uint8_t* p) { return bits<float>(*reinterpret_cast<const uint32_t*>(p)); }
 };
 
-struct Fp8BlockFloat : BlockScaled {
+struct Fp8BlockFloat : BlockScaled, FloatSums {
+    static constexpr int kStreams = 0;
     static constexpr int kBlock = LANES, kBytes = LANES, kStep = LANES * 4;
-    using Acc = VF;
     using Weights = VF;
-    static PUNA_INLINE Acc zero() { return v_zero(); }
     static PUNA_INLINE Weights load(Place p) { return v_mul(v_fp8_scaled(p.weight), v_set(scale(p.scale))); }
     static PUNA_INLINE Acc dot(Acc acc, const Weights& w, const uint8_t* x, float) {
         return v_fma(w, v_load(reinterpret_cast<const float*>(x)), acc);
@@ -105,12 +112,10 @@ struct Fp8BlockFloat : BlockScaled {
 
 #if defined(PUNA_AVX512_BF16)
 #define PUNA_BF16_DOT 1
-struct Bf16Dot : RowScaled {
+struct Bf16Dot : RowScaled, FloatSums {
     static constexpr int kTile = 8;
     static constexpr int kBlock = 32, kBytes = 64, kStep = 64;
-    using Acc = VF;
     using Weights = __m512bh;
-    static PUNA_INLINE Acc zero() { return v_zero(); }
     static PUNA_INLINE Weights load(Place p) { return __m512bh(_mm512_loadu_si512(p.weight)); }
     static PUNA_INLINE Acc dot(Acc acc, const Weights& w, const uint8_t* x, float) {
         return _mm512_dpbf16_ps(acc, w, __m512bh(_mm512_load_si512(x)));
@@ -119,12 +124,10 @@ struct Bf16Dot : RowScaled {
 };
 #elif defined(PUNA_NEON_BF16)
 #define PUNA_BF16_DOT 1
-struct Bf16Dot : RowScaled {
+struct Bf16Dot : RowScaled, FloatSums {
     static constexpr int kBlock = 8, kBytes = 16, kStep = 16;
-    using Acc = VF;
     using Weights = bfloat16x8_t;
     static PUNA_INLINE Weights read(const uint8_t* p) { return vreinterpretq_bf16_u8(vld1q_u8(p)); }
-    static PUNA_INLINE Acc zero() { return v_zero(); }
     static PUNA_INLINE Weights load(Place p) { return read(p.weight); }
     static PUNA_INLINE Acc dot(Acc acc, const Weights& w, const uint8_t* x, float) {
         return vbfdotq_f32(acc, w, read(x));
@@ -178,11 +181,9 @@ PUNA_INLINE int64_t fp8_order(int64_t k) {  // where element k of a token goes
     return (k & ~int64_t(63)) + ((in & 8) << 2) + ((in >> 4) << 3) + (in & 7);
 }
 
-struct Fp8Dot : RowScaled {
+struct Fp8Dot : RowScaled, FloatSums {
     static constexpr int kBlock = 64, kBytes = 64, kStep = 128;
-    using Acc = VF;
     using Weights = Bf16Pair;
-    static PUNA_INLINE Acc zero() { return v_zero(); }
     static PUNA_INLINE Weights decode(__m512i codes) { return fp8_to_bf16(codes); }
     static PUNA_INLINE Weights load(Place p) { return decode(_mm512_loadu_si512(p.weight)); }
     static PUNA_INLINE Acc dot(Acc acc, const Weights& w, const uint8_t* x, float) {
@@ -192,15 +193,13 @@ struct Fp8Dot : RowScaled {
     static PUNA_INLINE float sum(Acc acc, int32_t) { return v_sum(acc); }
 };
 
-struct Fp8BlockDot : BlockScaled {
+struct Fp8BlockDot : BlockScaled, FloatSums {
     static constexpr int kTile = 8;
     static constexpr int kBlock = 128, kBytes = 128, kStep = 256;
-    using Acc = VF;
     struct Weights {
         Bf16Pair low, high;
         VF scale;
     };
-    static PUNA_INLINE Acc zero() { return v_zero(); }
     static PUNA_INLINE Weights load(Place p) {
         return {Fp8Dot::load(p), Fp8Dot::load({p.weight + 64, nullptr}), v_set(scale(p.scale))};
     }
@@ -248,9 +247,11 @@ struct Int8Bf16Dot : Fp8Dot {
 // The instruction wants unsigned times signed: weights are moved up by 128, which 128 times the token's sum undoes.
 struct Int8Dot : RowScaled {
     static constexpr int kBlock = 64, kBytes = 64, kStep = 64;
+    static constexpr int kStreams = 4;
     using Acc = __m512i;
     using Weights = __m512i;
     static PUNA_INLINE Acc zero() { return _mm512_setzero_si512(); }
+    static PUNA_INLINE Acc add(Acc a, Acc b) { return _mm512_add_epi32(a, b); }
     static PUNA_INLINE Weights load(Place p) {
         return _mm512_xor_si512(_mm512_loadu_si512(p.weight), _mm512_set1_epi8(char(0x80)));
     }
@@ -265,9 +266,11 @@ struct Int8Dot : RowScaled {
 // Unsigned times signed in pairs: |w| times x with w's sign. 2 * 128 * 127 fits the 16-bit sums.
 struct Int8Dot : RowScaled {
     static constexpr int kBlock = 32, kBytes = 32, kStep = 32;
+    static constexpr int kStreams = 4;
     using Acc = __m256i;
     using Weights = __m256i;
     static PUNA_INLINE Acc zero() { return _mm256_setzero_si256(); }
+    static PUNA_INLINE Acc add(Acc a, Acc b) { return _mm256_add_epi32(a, b); }
     static PUNA_INLINE Weights load(Place p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.weight)); }
     static PUNA_INLINE Acc dot(Acc acc, const Weights& w, const uint8_t* x, float) {
         const __m256i token = _mm256_load_si256(reinterpret_cast<const __m256i*>(x));
@@ -291,9 +294,11 @@ PUNA_INLINE int32x4_t dot_int8(int32x4_t acc, int8x16_t a, int8x16_t b) {
 }
 struct Int8Dot : RowScaled {
     static constexpr int kBlock = 16, kBytes = 16, kStep = 16;
+    static constexpr int kStreams = 4;
     using Acc = int32x4_t;
     using Weights = int8x16_t;
     static PUNA_INLINE Acc zero() { return vdupq_n_s32(0); }
+    static PUNA_INLINE Acc add(Acc a, Acc b) { return vaddq_s32(a, b); }
     static PUNA_INLINE Weights load(Place p) { return vld1q_s8(reinterpret_cast<const int8_t*>(p.weight)); }
     static PUNA_INLINE Acc dot(Acc acc, const Weights& w, const uint8_t* x, float) {
         return dot_int8(acc, w, vld1q_s8(reinterpret_cast<const int8_t*>(x)));
@@ -303,9 +308,11 @@ struct Int8Dot : RowScaled {
 #else
 struct Int8Dot : RowScaled {
     static constexpr int kBlock = 64, kBytes = 64, kStep = 64;
+    static constexpr int kStreams = 4;
     using Acc = int32_t;
     using Weights = const int8_t*;
     static PUNA_INLINE Acc zero() { return 0; }
+    static PUNA_INLINE Acc add(Acc a, Acc b) { return a + b; }
     static PUNA_INLINE Weights load(Place p) { return reinterpret_cast<const int8_t*>(p.weight); }
     static PUNA_INLINE Acc dot(Acc acc, const Weights& w, const uint8_t* x, float) {
         const int8_t* token = reinterpret_cast<const int8_t*>(x);

@@ -150,15 +150,13 @@ PUNA_INLINE VF nibble_sums(const Nibbles& w, const Int4Block& x, int part) {
 #endif
 
 template <Groups G, bool Bf16>
-struct Int4Dot : GroupScaled<G, Bf16> {
+struct Int4Dot : GroupScaled<G, Bf16>, FloatSums {
     static constexpr int kBlock = 128, kBytes = 64, kStep = sizeof(Int4Block);
     static constexpr int kVectors = 4 / kParts;
-    using Acc = VF;
     struct Weights {
         Nibbles nibbles[kVectors];
         VF scale[kVectors];
     };
-    static PUNA_INLINE Acc zero() { return v_zero(); }
     static PUNA_INLINE Weights load(Place p) {
         Weights w;
         for (int v = 0; v < kVectors; ++v) {

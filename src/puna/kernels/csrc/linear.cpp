@@ -1,7 +1,9 @@
 // y = x w^T for few tokens: the weights stream past once, at the memory's speed.
 //
-// Threads share the rows of w. A tile is four rows against up to eight tokens, whose sums stay in registers while the
-// rows go by; for more tokens the same rows, now in the cache, go by again.
+// Threads share the rows of w. For one token they are read one after another, as they lie. Else a tile is four rows
+// against up to eight tokens, whose sums stay in registers while the rows go by; for more tokens the same rows, now in
+// the cache, go by again. Whatever the tile, a float sum is taken in the same order: a token gets the same numbers
+// whatever runs beside it.
 #include "dots.h"
 #include "dots_int4.h"
 
@@ -19,6 +21,12 @@ PUNA_INLINE void put(const Job& job, int64_t row, int64_t token, float value) {
     } else {
         static_cast<float*>(job.y)[token * job.N + row] = value;
     }
+}
+
+template <class F>
+PUNA_INLINE void put_sum(const Job& job, int64_t row, int64_t token, typename F::Acc acc) {
+    const float scale = F::kTokenScale || job.x_scale == nullptr ? 1.0f : job.x_scale[token];
+    put(job, row, token, F::sum(acc, job.x_sum == nullptr ? 0 : job.x_sum[token]) * scale);
 }
 
 // Tokens of one tile, woven: block b of all T, then block b + 1 of all. So a tile reads x from one place in order, and
@@ -66,21 +74,45 @@ void tile(const Job& job, int64_t row, int rows, const Tokens& tokens) {
     }
     for (; b < blocks; ++b) step(w, b * F::kBytes, b, false);
     if (b * F::kBlock < job.K) {
-        alignas(64) uint8_t tails[R][F::kBytes];
+        alignas(64) uint8_t tails[R][F::kBytes] = {};
         const uint8_t* from[R];
         for (int r = 0; r < R; ++r) {
-            std::memset(tails[r], 0, F::kBytes);
             std::memcpy(tails[r], w[r] + b * F::kBytes, size_t(job.row_bytes - b * F::kBytes));
             from[r] = tails[r];
         }
         step(from, 0, b, true);
     }
     for (int t = 0; t < tokens.count; ++t) {
-        const int64_t token = tokens.first + t;
-        const float scale = F::kTokenScale || job.x_scale == nullptr ? 1.0f : job.x_scale[token];
-        const int32_t x_sum = job.x_sum == nullptr ? 0 : job.x_sum[token];
-        for (int r = 0; r < rows; ++r) put(job, row + r, token, F::sum(acc[r][t], x_sum) * scale);
+        for (int r = 0; r < rows; ++r) put_sum<F>(job, row + r, tokens.first + t, acc[r][t]);
     }
+}
+
+// The product of one row with one token. Read in the order in which it lies and by nothing but loads, memory is fastest:
+// its own prefetching sees one stream.
+template <class F>
+void stream(const Job& job, int64_t row, const Tokens& tokens) {
+    constexpr int kSums = F::kStreams;
+    const uint8_t *w = job.weight + row * job.row_bytes, *s = F::scales(job, row);
+    typename F::Acc acc[kSums];
+    for (int i = 0; i < kSums; ++i) acc[i] = F::zero();
+    const auto step = [&](typename F::Acc sum, const uint8_t* from, int64_t b, bool tail) __attribute__((always_inline)) {
+        float kept[4];
+        const typename F::Weights weights = F::load({from, F::scale_at(job, s, b * F::kBlock, tail, kept)});
+        return F::dot(sum, weights, tokens.x + b * F::kStep, F::kTokenScale ? tokens.scale[b] : 0.0f);
+    };
+    const int64_t blocks = job.K / F::kBlock;
+    int64_t b = 0;
+    for (; b + kSums <= blocks; b += kSums) {
+        for (int i = 0; i < kSums; ++i) acc[i] = step(acc[i], w + (b + i) * F::kBytes, b + i, false);
+    }
+    for (; b < blocks; ++b) acc[0] = step(acc[0], w + b * F::kBytes, b, false);
+    if (b * F::kBlock < job.K) {
+        alignas(64) uint8_t tail[F::kBytes] = {};
+        std::memcpy(tail, w + b * F::kBytes, size_t(job.row_bytes - b * F::kBytes));
+        acc[0] = step(acc[0], tail, b, true);
+    }
+    for (int i = 1; i < kSums; ++i) acc[0] = F::add(acc[0], acc[i]);
+    put_sum<F>(job, row, tokens.first, acc[0]);
 }
 
 // Rows a tile takes at once, so that x is read that much less often; registers are the limit.
@@ -93,6 +125,10 @@ constexpr int kRows = T <= 2 ? 4 : 2;
 
 template <class F, int T>
 void rows_by_tokens(const Job& job, int64_t first, int64_t last, const Tokens& tokens) {
+    if constexpr (T == 1 && F::kStreams > 0) {
+        for (int64_t row = first; row < last; ++row) stream<F>(job, row, tokens);
+        return;
+    }
     constexpr int R = kRows<T>;
     for (int64_t row = first; row < last; row += R) {
         tile<F, R, T>(job, row, int(std::min<int64_t>(R, last - row)), tokens);
@@ -136,8 +172,8 @@ template <class F>
 void multiply(Job& job) {
     weave<F>(job);
     const int64_t blocks = (job.K + F::kBlock - 1) / F::kBlock;
-    // Pieces of about 64 KiB of weights stay in a core's cache while the tokens go by, and share out evenly.
-    const int64_t some = std::max<int64_t>(1, 65536 / std::max<int64_t>(job.row_bytes, 1));
+    // Pieces share out evenly, and stay in a core's cache while the tokens go by.
+    const int64_t some = std::max<int64_t>(1, (job.M <= F::kTile ? 131072 : 65536) / std::max<int64_t>(job.row_bytes, 1));
     const int64_t even = std::max<int64_t>(1, job.N / (4 * job.threads));
     const int64_t piece = (std::min(some, even) + 3) / 4 * 4;
     share(job.threads, job.N, piece, [&](int64_t begin, int64_t end) {
