@@ -312,7 +312,7 @@ def choices() -> list[str]:
 def test_the_room_s_tests_pass_for(choice: str) -> None:
     if choice != "off" and COMPILER is None:
         pytest.skip("there is no C++ compiler")
-    files = [str(ROOM / f"test_{name}.py") for name in ("linear", "attention", "elementwise")]
+    files = [str(ROOM / f"test_{name}.py") for name in ("linear", "attention", "elementwise", "layer")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"PUNA_KERNELS": choice}

@@ -67,6 +67,11 @@ class StepBatch:
         """Q, the short queries, which are the first tokens of the row."""
         return self.lengths_Q.shape[0]
 
+    @property
+    def adapted(self) -> bool:
+        """Whether any of the sequences has a LoRA adapter."""
+        return any(part.sequence.adapter is not None for part in self.slices)
+
 
 def lay_out(slices: Sequence_[Slice], page_tokens: int, device: torch.device) -> StepBatch:
     """The batch of a plan."""

@@ -65,8 +65,7 @@ class StepGraphs:
         self._graphs: dict[tuple[int, int], _Graph] = {}
 
     def takes(self, batch: StepBatch) -> bool:
-        plain = all(part.sequence.adapter is None for part in batch.slices)
-        return plain and not batch.blocks and 0 < batch.short <= MOST_QUERIES
+        return not batch.adapted and not batch.blocks and 0 < batch.short <= MOST_QUERIES
 
     def run(self, batch: StepBatch) -> Tensor:
         """The logits of the batch's queries, (Q, V); the next step overwrites them."""

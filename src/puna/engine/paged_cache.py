@@ -19,6 +19,7 @@ from puna.base.errors import ResourceError
 from puna.base.files import format_bytes
 from puna.engine.batch import Block, StepBatch
 from puna.kernels.attention import decode_attention
+from puna.kernels.layer import CACHES, MOST_TOKENS, LayerPages, LayerStep
 from puna.model.config import ModelConfig
 
 _STORED = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
@@ -72,10 +73,28 @@ class PagedCache:
         self.dtype = dtype
         self.page_tokens = page_tokens
         self._batch: StepBatch | None = None
+        self._step: LayerStep | None = None
+        self.layer_pages: list[LayerPages] = []
+        if device.type == "cpu" and dtype in CACHES:
+            stored = zip(self.k_PGSK, self.v_PGSK, self.k_scale_PGS, self.v_scale_PGS, strict=True)
+            self.layer_pages = [LayerPages(*layer) for layer in stored]
 
     def begin(self, batch: StepBatch) -> None:
         """The step whose keys and values come next."""
-        self._batch = batch
+        self._batch, self._step = batch, None
+
+    def layer_step(self, cos: Tensor, sin: Tensor) -> LayerStep | None:
+        """The step as compiled layers take it; None where it has long slices, many tokens, or adapters.
+
+        Args:
+            cos: of the step's positions, (1, 1, N, K/2); the same for all layers.
+            sin: likewise.
+        """
+        batch = self.batch
+        plain = self.layer_pages and not batch.blocks and not batch.adapted and batch.short <= MOST_TOKENS
+        if self._step is None and plain:
+            self._step = LayerStep(cos[0, 0], sin[0, 0], batch.slots_N, batch.table_QB, batch.lengths_Q)
+        return self._step
 
     @property
     def batch(self) -> StepBatch:

@@ -12,10 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from puna.engine.paged_cache import PagedCache
 from puna.kernels.build import library
 from puna.kernels.elementwise import rms_norm, rotate, silu_mul
+from puna.kernels.layer import LayerWeights, Matrix, decode_layer
 from puna.kernels.linear import bf16_linear
-from puna.model.transformer import MLP, Attention, Context, RMSNorm, Transformer
+from puna.model.transformer import MLP, Attention, Context, Layer, RMSNorm, Transformer
+from puna.quant.linear import QuantLinear
 
 
 class KernelLinear(nn.Module):
@@ -52,6 +55,27 @@ class FusedMLP(nn.Module):
         return self.down_proj(silu_mul(self.gate_proj(x_BTD), self.up_proj(x_BTD)))
 
 
+class FusedLayer(Layer):
+    """`Layer` as one compiled call where a step has nothing but a few tokens; else it goes through its parts."""
+
+    def __init__(self, layer: Layer, weights: LayerWeights, number: int) -> None:
+        nn.Module.__init__(self)
+        self.input_layernorm, self.post_attention_layernorm = layer.input_layernorm, layer.post_attention_layernorm
+        self.self_attn, self.mlp = layer.self_attn, layer.mlp
+        self.number = number
+        self._weights = weights
+
+    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
+        cache = context.cache
+        if isinstance(cache, PagedCache) and x_BTD.dtype == self._weights.dtype and not torch.is_grad_enabled():
+            step = cache.layer_step(context.cos, context.sin)
+            if step is not None:
+                x_BTD = x_BTD.contiguous()
+                decode_layer(self._weights, cache.layer_pages[self.number], step, x_BTD[0])
+                return x_BTD
+        return super().forward(x_BTD, context)
+
+
 class FusedAttention(Attention):
     """`Attention` whose rotation is one pass over a row of tokens, before the heads are laid apart."""
 
@@ -83,7 +107,31 @@ def prepare(model: Transformer) -> Transformer:
             model.set_submodule(name, FusedNorm(module))
         elif type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
             model.set_submodule(name, KernelLinear(module))
-    for layer in model.layers:
-        layer.self_attn = FusedAttention(layer.self_attn)  # type: ignore[arg-type]
-        layer.mlp = FusedMLP(layer.mlp)  # type: ignore[arg-type]
+    for number, layer in enumerate(model.layers):
+        assert isinstance(layer, Layer)
+        weights = layer_weights(layer, model)
+        layer.self_attn = FusedAttention(layer.self_attn)
+        layer.mlp = FusedMLP(layer.mlp)  # type: ignore[assignment]
+        if weights is not None:
+            model.layers[number] = FusedLayer(layer, weights, number)
     return model
+
+
+def layer_weights(layer: Layer, model: Transformer) -> LayerWeights | None:
+    """A layer's weights for the compiled call; None where they are of kinds that it does not know."""
+    config, dtype = model.config, model.embed_tokens.weight.dtype
+    parts = {f"{name}_proj": layer.self_attn.get_submodule(f"{name}_proj") for name in ("q", "k", "v", "o")}
+    parts |= {f"{name}_proj": layer.mlp.get_submodule(f"{name}_proj") for name in ("gate", "up", "down")}
+    matrices = {name.removesuffix("_proj"): _matrix(module) for name, module in parts.items()}
+    known = {name: matrix for name, matrix in matrices.items() if matrix is not None}
+    if dtype not in (torch.float32, torch.bfloat16) or len(known) < len(matrices):
+        return None
+    norms = [norm.weight.detach().to(dtype) for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
+    heads = config.num_attention_heads, config.num_key_value_heads
+    return LayerWeights(known, (norms[0], norms[1]), config.rms_norm_eps, heads)
+
+
+def _matrix(module: nn.Module) -> Matrix | None:
+    if isinstance(module, KernelLinear):
+        return Matrix("bf16", module.weight.detach())
+    return module.matrix() if isinstance(module, QuantLinear) else None

@@ -69,6 +69,7 @@ _SIGNATURES = {
     "silu_mul": "v:pppiqq",
     "rotate": "v:ppppiqqqq",
     "decode_attention": "q:piippppqqqqpppqqqqqqqq",
+    "decode_layer": "q:pppp",
 }
 _TYPES = {
     "p": ctypes.c_void_p,
@@ -108,6 +109,7 @@ class Library:
     silu_mul: Callable[..., None]
     rotate: Callable[..., None]
     decode_attention: Callable[..., int]
+    decode_layer: Callable[..., int]
 
     def __init__(self, handle: ctypes.CDLL, path: Path) -> None:
         handle.puna_instruction_set.restype = ctypes.c_char_p

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from puna.base.errors import CheckpointError, ConfigError, InputError
 from puna.kernels import linear as kernels
+from puna.kernels.layer import Matrix
 from puna.quant import cuda
 from puna.quant.formats import (
     Tensors,
@@ -139,6 +140,19 @@ class QuantLinear(nn.Module):
         elif format.activations == "group":
             x_MK = self.round_inputs(x_MK)
         return kernels.fp8_linear(x_MK, stored["weight"], scale, quantize_activations=by_token, cap=format.cap)
+
+    def matrix(self) -> Matrix | None:
+        """What is stored, for a layer that is compiled as a whole; None where inputs are rounded as it cannot."""
+        format, stored = self.format, self.tensors
+        if format.strategy == "none":
+            return Matrix("bf16", stored["weight"])
+        if format.bits == 4:
+            return Matrix("int4", stored["weight_packed"], stored["weight_scale"])
+        if format.activations not in ("none", "token"):
+            return None
+        scale = stored["weight_scale"] if format.strategy == "block" else stored["weight_scale"].view(-1)
+        by_token = format.activations == "token"
+        return Matrix("fp8" if format.is_float8 else "int8", stored["weight"], scale, by_token, format.cap)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantLinear:
         """Moves the buffers, whose dtypes are part of the format: `model.to(torch.bfloat16)` does not change them."""

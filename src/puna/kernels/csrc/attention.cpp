@@ -4,6 +4,7 @@
 // is the online one (arXiv 1805.02867): a run of tokens at a time, with the sums rescaled when the maximum grows. Every
 // sequence is cut at the same places, kPart tokens apart, and the parts are combined at the end: threads share the
 // parts, and the result depends neither on their number nor on the other sequences.
+#include "api.h"
 #include "attention_dots.h"
 
 namespace puna {

@@ -2,6 +2,7 @@
 //
 // Every intermediate that torch would round to the tensor's dtype is rounded here too, so that results agree with the
 // unfused model.
+#include "api.h"
 #include "parallel.h"
 #include "simd.h"
 

@@ -4,6 +4,7 @@
 // against up to eight tokens, whose sums stay in registers while the rows go by; for more tokens the same rows, now in
 // the cache, go by again. Whatever the tile, a float sum is taken in the same order: a token gets the same numbers
 // whatever runs beside it.
+#include "api.h"
 #include "dots.h"
 #include "dots_int4.h"
 
