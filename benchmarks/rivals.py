@@ -78,6 +78,7 @@ def run(command: list[str], plan: dict[str, Any] | None = None) -> dict[str, Any
     share of the machine's processors that others had meanwhile.
     """
     settings, patience = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}, 0.0
+    settings.pop("PYTHONDONTWRITEBYTECODE", None)  # or whoever is not installed as a package compiles at every start
     if plan is not None:
         settings |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(plan["threads"]))
         patience = plan.get("patience", 0.0)
@@ -140,9 +141,10 @@ def measure(complete: Callable[[list[int], int], tuple[float, float]], plan: dic
     """
     ordinary = plan["ordinary"]
     loaded = time.time() - plan["started"]
-    complete(prompt(128, 0, ordinary), 1)
+    complete(prompt(16, 0, ordinary), 1)
     first = time.time() - plan["started"]
-    complete(prompt(16, 1, ordinary), 8)  # warms what the first prompt has not
+    for length, count in ((128, 1), (16, 8)):  # warms what the first prompt has not
+        complete(prompt(length, 1, ordinary), count)
     result: dict[str, Any] = {"load": loaded, "first token": first, "decode": {}, "prefill": {}}
     for length in sorted({*plan["decode"], *plan["prefill"]}):
         count = plan["tokens"] if length in plan["decode"] else 1

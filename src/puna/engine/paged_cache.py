@@ -10,15 +10,17 @@ key/value heads, R = H/G, K channels of a head, Q short queries.
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 
 from puna.base.errors import ResourceError
 from puna.base.files import format_bytes
 from puna.engine.batch import Block, StepBatch
 from puna.kernels.attention import decode_attention
+from puna.kernels.elementwise import causal_softmax
 from puna.kernels.layer import CACHES, MOST_TOKENS, LayerPages, LayerStep
 from puna.model.config import ModelConfig
 
@@ -27,7 +29,9 @@ _LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 # What the decoding kernel takes: queries of other dtypes are cast, and a float64 cache is read with torch.
 _KERNEL_QUERIES = (torch.float32, torch.bfloat16)
 _KERNEL_CACHES = (torch.float32, torch.bfloat16, torch.float16, *_LARGEST)
-_QUERIES = 256  # of a block at a time: their scores stay in a processor's cache
+# Queries of a block at a time, so that their scores stay in a processor's cache: of all heads, or of those that share
+# keys where the sequence is long.
+_SHORT_LENGTH, _SHORT_BLOCK, _LONG_BLOCK = 1024, 128, 64
 
 
 def page_bytes(config: ModelConfig, page_tokens: int, dtype: torch.dtype) -> int:
@@ -170,33 +174,34 @@ class PagedCache:
 def attend_block(q_HTK: Tensor, k_GLK: Tensor, v_GLK: Tensor) -> Tensor:
     """Causal attention of a block of T queries that are the last of L tokens, (H, T, K).
 
-    On the CPU the heads that share keys are multiplied as one matrix, some hundred queries at a time and only up to the
-    last key that they see: torch's fused attention runs at a quarter of the speed of its matrix product there.
+    On the CPU the heads that share keys are multiplied as one matrix, some queries at a time and only up to the last
+    key that they see: torch's fused attention takes twice as long there.
     """
     H, T, K = q_HTK.shape
     G, L = k_GLK.shape[:2]
     if q_HTK.device.type != "cpu":
         return attend_block_fused(q_HTK, k_GLK, v_GLK)
     R = H // G
-    q_GRTK = (q_HTK * K**-0.5).view(G, R, T, K)
-    out_HTK = torch.empty_like(q_HTK, memory_format=torch.contiguous_format)
-    for start in range(0, T, _QUERIES):
-        end = min(start + _QUERIES, T)
-        seen = L - T + end
-        q = q_GRTK[:, :, start:end].reshape(G, R * (end - start), K)
-        scores = q @ k_GLK[:, :seen].transpose(-1, -2)
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).view(G, R, end - start, seen)
-        future = torch.ones(end - start, end - start, dtype=torch.bool).triu(1)
-        scores[..., seen - (end - start) :].masked_fill_(future, float("-inf"))
-        probabilities = scores.softmax(-1).to(v_GLK.dtype).view(G, R * (end - start), seen)
-        out_HTK[:, start:end] = (probabilities @ v_GLK[:, :seen]).view(H, end - start, K)
-    return out_HTK
+    k_GLK, v_GLK = k_GLK.contiguous(), v_GLK.contiguous()
+    q_GRTK = q_HTK.view(G, R, T, K)
+    out_GRTK = torch.empty((G, R, T, K), dtype=q_HTK.dtype)
+    size, together = (_SHORT_BLOCK, G) if L <= _SHORT_LENGTH else (_LONG_BLOCK, 1)
+    for start, first in product(range(0, T, size), range(0, G, together)):
+        end, last = min(start + size, T), min(first + together, G)
+        rows, seen = R * (end - start), L - T + end
+        q = q_GRTK[first:last, :, start:end].reshape(last - first, rows, K)
+        scores = (q @ k_GLK[first:last, :seen].transpose(-1, -2)).view(last - first, R, end - start, seen)
+        probabilities = causal_softmax(scores, K**-0.5).view(last - first, rows, seen)
+        out_GRTK[first:last, :, start:end] = (probabilities @ v_GLK[first:last, :seen]).unflatten(1, (R, -1))
+    return out_GRTK.view(H, T, K)
 
 
 def attend_block_fused(q_HTK: Tensor, k_GLK: Tensor, v_GLK: Tensor) -> Tensor:
-    """The same by torch's fused attention, which on CUDA keeps no scores and needs no mask in memory."""
+    """The same by torch's fused attention, which on CUDA keeps no scores."""
     H, T, _ = q_HTK.shape
     G, L = k_GLK.shape[:2]
+    # Without a mask where it can be, since only then CUDA takes its fastest kernel.
+    allowed_TL = None if T == L else torch.ones(T, L, dtype=torch.bool, device=q_HTK.device).tril(L - T)
     return F.scaled_dot_product_attention(
-        q_HTK[None], k_GLK[None], v_GLK[None], attn_mask=causal_lower_right(T, L), enable_gqa=H != G
+        q_HTK[None], k_GLK[None], v_GLK[None], allowed_TL, is_causal=T == L, enable_gqa=H != G
     )[0]

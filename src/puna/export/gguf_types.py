@@ -20,14 +20,14 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from puna.base.errors import CheckpointError
 
-Bytes = npt.NDArray[Any]  # of uint8; numpy's own hints lose the type at the first shift
-Floats = npt.NDArray[Any]  # of float32
+# numpy.typing has a name for these, and takes as long to import as all of this package.
+Bytes = np.ndarray[Any, Any]  # of uint8; numpy's own hints lose the type at the first shift
+Floats = np.ndarray[Any, Any]  # of float32
 
 # So many numbers are coded at a time: the codecs' temporaries stay at some tens of megabytes.
 _CHUNK = 1 << 21

@@ -68,6 +68,7 @@ _SIGNATURES = {
     "rms_norm": "v:ppfpiqqq",
     "silu_mul": "v:pppiqq",
     "rotate": "v:ppppiqqqq",
+    "causal_softmax": "v:pifqqqq",
     "decode_attention": "q:piippppqqqqpppqqqqqqqq",
     "decode_layer": "q:pppp",
 }
@@ -108,6 +109,7 @@ class Library:
     rms_norm: Callable[..., None]
     silu_mul: Callable[..., None]
     rotate: Callable[..., None]
+    causal_softmax: Callable[..., None]
     decode_attention: Callable[..., int]
     decode_layer: Callable[..., int]
 

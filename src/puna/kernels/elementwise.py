@@ -4,7 +4,7 @@ the arithmetic.
 They give what the unfused operations of `puna.model` give, with the same roundings to the tensor's dtype in between.
 Other dtypes and devices, and machines without the library, take torch's operations.
 
-Shapes: D hidden_size, N tokens, H heads, K head_dim, J = K/2 channel pairs.
+Shapes: D hidden_size, N tokens, H heads, K head_dim, J = K/2 channel pairs, T queries, L tokens, X leading axes.
 """
 
 from __future__ import annotations
@@ -58,6 +58,26 @@ def rotate(x_NHK: Tensor, cos_NJ: Tensor, sin_NJ: Tensor) -> Tensor:
     out, bf16, threads = torch.empty_like(x_NHK), x_NHK.dtype == torch.bfloat16, torch.get_num_threads()
     kernels.rotate(x_NHK.data_ptr(), cos_NJ.data_ptr(), sin_NJ.data_ptr(), out.data_ptr(), bf16, *x_NHK.shape, threads)
     return out
+
+
+def causal_softmax(scores_XTL: Tensor, scale: float) -> Tensor:
+    """softmax(scale * scores) of T queries that are the last of L tokens; what lies in a query's future gets 0.
+
+    Args:
+        scores_XTL: any leading axes; overwritten where that is possible.
+        scale: above 0.
+    """
+    T, L = scores_XTL.shape[-2:]
+    if T > L:
+        raise InputError(f"The scores have the shape {tuple(scores_XTL.shape)}: {T} queries of {L} tokens.")
+    kernels = _kernels(scores_XTL)
+    if kernels is None or not scores_XTL.is_contiguous():
+        future_TL = torch.ones(T, L, dtype=torch.bool, device=scores_XTL.device).triu(L - T + 1)
+        wide = scores_XTL.to(torch.promote_types(scores_XTL.dtype, torch.float32))
+        return (wide * scale).masked_fill_(future_TL, float("-inf")).softmax(-1).to(scores_XTL.dtype)
+    blocks, bf16 = scores_XTL.numel() // max(T * L, 1), scores_XTL.dtype == torch.bfloat16
+    kernels.causal_softmax(scores_XTL.data_ptr(), bf16, scale, blocks, T, L, torch.get_num_threads())
+    return scores_XTL
 
 
 def _kernels(*tensors: Tensor) -> Library | None:

@@ -37,6 +37,24 @@ def read_tiktoken(path: Path | str) -> dict[bytes, int]:
         raise TokenizerError(
             f"{path} is a SentencePiece model, as Llama 1 and 2 have.", hint="Puna reads the tokenizers of Llama 3."
         )
+    ranks = _whole_tiktoken(data) or _tiktoken_by_line(data, path)
+    check_ranks(ranks, str(path))
+    return ranks
+
+
+def _whole_tiktoken(data: bytes) -> dict[bytes, int] | None:
+    """All lines at once, which is five times as fast as one by one; None where anything is wrong with any of them."""
+    words = data.split()
+    try:
+        tokens = [binascii.a2b_base64(word, strict_mode=True) for word in words[::2]]
+        ranks = dict(zip(tokens, map(int, words[1::2]), strict=True))
+    except ValueError:
+        return None
+    lines = sum(1 for line in data.splitlines() if line.strip())
+    return ranks if len(set(ranks.values())) == len(ranks) == len(tokens) == lines else None
+
+
+def _tiktoken_by_line(data: bytes, path: Path) -> dict[bytes, int]:
     ranks: dict[bytes, int] = {}
     lines: dict[int, int] = {}
     for number, line in enumerate(data.splitlines(), 1):
@@ -48,7 +66,6 @@ def read_tiktoken(path: Path | str) -> dict[bytes, int]:
             raise TokenizerError(f"{path}, line {number}: {what} stands in line {first} too.", hint=_GET_AGAIN)
         ranks[token] = rank
         lines[rank] = number
-    check_ranks(ranks, str(path))
     return ranks
 
 
@@ -223,6 +240,7 @@ def _byte_letters() -> list[str]:
 
 _LETTERS = dict(enumerate(_byte_letters()))
 _BYTES = {letter: byte for byte, letter in _LETTERS.items()}
+_SPACE = _LETTERS[ord(" ")]
 
 
 def to_letters(token: bytes) -> str:
@@ -230,6 +248,10 @@ def to_letters(token: bytes) -> str:
 
 
 def to_bytes(letters: str) -> bytes:
+    # Most tokens are plain ASCII, which stands for itself, with at most a space before it.
+    word = letters[1:] if letters.startswith(_SPACE) else letters
+    if word.isascii() and word.isprintable() and " " not in word:
+        return (" " + word).encode() if word is not letters else word.encode()
     return bytes(map(_BYTES.__getitem__, letters))
 
 

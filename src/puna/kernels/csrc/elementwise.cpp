@@ -98,6 +98,46 @@ void rotate(const void* x, const float* cosine, const float* sine, void* out, in
     });
 }
 
+thread_local Scratch row_scratch;
+
+// softmax(scale * s) in place over what each row may see: row r of a block of T is the token L - T + r of L.
+template <class T>
+void causal_softmax(void* scores, float scale, int64_t blocks, int64_t rows, int64_t L, int64_t threads) {
+    share(blocks * rows * L <= kAlone ? 1 : threads, blocks * rows, 16, [&](int64_t first, int64_t last) {
+        float* row = row_scratch.take<float>(L + LANES);
+        for (int64_t i = first; i < last; ++i) {
+            const int64_t seen = L - rows + i % rows + 1, at = i * L;
+            VF top = v_set(-INFINITY), sum = v_zero();
+            for (int64_t k = 0; k < seen; k += LANES) {
+                VF s = load_some<T>(scores, at + k, seen - k);
+                if (seen - k < LANES) {  // the missing ones, which are zero, must not be the largest
+                    v_store(row + k, s);
+                    for (int64_t j = seen; j < k + LANES; ++j) row[j] = -INFINITY;
+                    s = v_load(row + k);
+                }
+                v_store(row + k, s);
+                top = v_max(top, s);
+            }
+            const VF largest = v_set(-v_largest(top)), by = v_set(scale);
+            for (int64_t k = 0; k < seen; k += LANES) {
+                VF e = v_exp(v_mul(v_add(v_load(row + k), largest), by));
+                if (seen - k < LANES) {
+                    v_store(row + k, e);
+                    for (int64_t j = seen; j < k + LANES; ++j) row[j] = 0.0f;
+                    e = v_load(row + k);
+                }
+                v_store(row + k, e);
+                sum = v_add(sum, e);
+            }
+            const VF norm = v_set(1.0f / v_sum(sum));
+            for (int64_t k = 0; k < seen; k += LANES) {
+                store_some<T>(scores, at + k, v_mul(v_load(row + k), norm), seen - k);
+            }
+            std::memset(static_cast<uint8_t*>(scores) + T::kSize * (at + seen), 0, size_t(T::kSize * (L - seen)));
+        }
+    });
+}
+
 }  // namespace
 }  // namespace puna
 
@@ -120,6 +160,13 @@ void puna_silu_mul(const void* gate, const void* up, void* out, int bf16, int64_
 void puna_rotate(const void* x, const float* cosine, const float* sine, void* out, int bf16, int64_t N, int64_t H,
                  int64_t K, int64_t threads) {
     bf16 ? rotate<Bf16>(x, cosine, sine, out, N, H, K, threads) : rotate<Float>(x, cosine, sine, out, N, H, K, threads);
+}
+
+// scores (blocks, rows, L), where the rows are the last of L tokens.
+void puna_causal_softmax(void* scores, int bf16, float scale, int64_t blocks, int64_t rows, int64_t L,
+                         int64_t threads) {
+    bf16 ? causal_softmax<Bf16>(scores, scale, blocks, rows, L, threads)
+         : causal_softmax<Float>(scores, scale, blocks, rows, L, threads);
 }
 
 }  // extern "C"
