@@ -258,7 +258,7 @@ def measure_many(plan: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     total = plan["requests"]
     while done < total:
-        while asked < total and len(bench.engine.scheduler.waiting) + len(bench.engine.scheduler.running) < 32:
+        while asked < min(total, done + 32):
             bench.add(bench.prompt(draw.randrange(8, 64), seed=asked), draw.randrange(2, 9))
             asked += 1
         done += sum(sequence.ended for sequence in bench.engine.step())

@@ -10,6 +10,7 @@ Names are imported when they are first used, so that `import puna` costs nothing
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,9 +63,15 @@ def load(path: str | Path, dtype: str = "float32", device: str = "auto", *, allo
         device: "auto", "cpu", "cuda", ...
         allow_pickle: whether Meta's `.pth` files may be read (weights only, in a child process).
     """
-    from puna.recipes.run_folder import load_model
+    collecting = gc.isenabled()
+    gc.disable()  # torch alone makes so many objects that looking through them costs a tenth of a second each time
+    try:
+        from puna.recipes.run_folder import load_model
 
-    return load_model(path, dtype, device, allow_pickle=allow_pickle)
+        return load_model(path, dtype, device, allow_pickle=allow_pickle)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def __getattr__(name: str) -> Any:

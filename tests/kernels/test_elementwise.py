@@ -106,20 +106,23 @@ def test_shapes_that_do_not_fit_are_refused(call) -> None:
 
 
 @every_float
-@pytest.mark.parametrize(("T", "L"), [(1, 1), (1, 7), (3, 3), (5, 21), (16, 16), (17, 40), (256, 700), (4, 16)])
-def test_a_causal_softmax_sees_no_future(T: int, L: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("T", "L", "past"),
+    [(1, 1, 0), (1, 7, 6), (3, 3, 0), (5, 21, 16), (16, 16, 0), (17, 40, 23), (256, 700, 444), (4, 32, 3), (8, 20, 18)],
+)
+def test_a_causal_softmax_sees_no_future(T: int, L: int, past: int, dtype: torch.dtype) -> None:
     torch.manual_seed(T)
     scores = (torch.randn(2, 3, T, L) * 20).to(dtype)
-    future = torch.ones(T, L, dtype=torch.bool).triu(L - T + 1)
+    future = torch.ones(T, L, dtype=torch.bool).triu(past + 1)
     expected = (scores.double() * 0.3).masked_fill(future, float("-inf")).softmax(-1)
-    got = causal_softmax(scores.clone(), 0.3)
+    got = causal_softmax(scores.clone(), 0.3, past)
     assert got.dtype == dtype
     torch.testing.assert_close(got.double(), expected, rtol=2.0**-7 if dtype == torch.bfloat16 else 1e-5, atol=1e-7)
     assert not got[..., future].any()
     apart = scores.transpose(0, 1).contiguous().transpose(0, 1)  # not in order of memory: torch's operations
-    torch.testing.assert_close(causal_softmax(apart, 0.3), got, rtol=2.0**-6, atol=1e-6)
+    torch.testing.assert_close(causal_softmax(apart, 0.3, past), got, rtol=2.0**-6, atol=1e-6)
 
 
-def test_a_causal_softmax_of_more_queries_than_tokens_is_refused() -> None:
-    with pytest.raises(InputError, match="4 queries of 3 tokens"):
-        causal_softmax(torch.zeros(4, 3), 1.0)
+def test_a_causal_softmax_has_no_negative_past() -> None:
+    with pytest.raises(InputError, match="past is -1"):
+        causal_softmax(torch.zeros(4, 3), 1.0, -1)

@@ -32,6 +32,8 @@ _KERNEL_CACHES = (torch.float32, torch.bfloat16, torch.float16, *_LARGEST)
 # Queries of a block at a time, so that their scores stay in a processor's cache: of all heads, or of those that share
 # keys where the sequence is long.
 _SHORT_LENGTH, _SHORT_BLOCK, _LONG_BLOCK = 1024, 128, 64
+# Products are padded to multiples of these: oneDNN compiles and keeps one for every shape that it meets.
+_ROWS, _COLUMNS = 16, 32
 
 
 def page_bytes(config: ModelConfig, page_tokens: int, dtype: torch.dtype) -> int:
@@ -181,19 +183,25 @@ def attend_block(q_HTK: Tensor, k_GLK: Tensor, v_GLK: Tensor) -> Tensor:
     G, L = k_GLK.shape[:2]
     if q_HTK.device.type != "cpu":
         return attend_block_fused(q_HTK, k_GLK, v_GLK)
-    R = H // G
-    k_GLK, v_GLK = k_GLK.contiguous(), v_GLK.contiguous()
-    q_GRTK = q_HTK.view(G, R, T, K)
-    out_GRTK = torch.empty((G, R, T, K), dtype=q_HTK.dtype)
+    past, rows = L - T, _up(T, _ROWS)
+    columns = _up(past + rows, _COLUMNS)
+    q_HTK = F.pad(q_HTK, (0, 0, 0, rows - T))
+    k_GLK, v_GLK = (F.pad(x, (0, 0, 0, columns - L)).contiguous() for x in (k_GLK, v_GLK))
+    q_GRTK = q_HTK.view(G, H // G, rows, K)
+    out_GRTK = torch.empty_like(q_GRTK, memory_format=torch.contiguous_format)
     size, together = (_SHORT_BLOCK, G) if L <= _SHORT_LENGTH else (_LONG_BLOCK, 1)
-    for start, first in product(range(0, T, size), range(0, G, together)):
-        end, last = min(start + size, T), min(first + together, G)
-        rows, seen = R * (end - start), L - T + end
-        q = q_GRTK[first:last, :, start:end].reshape(last - first, rows, K)
-        scores = (q @ k_GLK[first:last, :seen].transpose(-1, -2)).view(last - first, R, end - start, seen)
-        probabilities = causal_softmax(scores, K**-0.5).view(last - first, rows, seen)
-        out_GRTK[first:last, :, start:end] = (probabilities @ v_GLK[first:last, :seen]).unflatten(1, (R, -1))
-    return out_GRTK.view(H, T, K)
+    for start, first in product(range(0, rows, size), range(0, G, together)):
+        end, last = min(start + size, rows), min(first + together, G)
+        seen = _up(past + end, _COLUMNS)
+        q_GNK = q_GRTK[first:last, :, start:end].flatten(1, 2)
+        scores = (q_GNK @ k_GLK[first:last, :seen].transpose(-1, -2)).unflatten(1, (-1, end - start))
+        probabilities = causal_softmax(scores, K**-0.5, past + start).flatten(1, 2)
+        out_GRTK[first:last, :, start:end] = (probabilities @ v_GLK[first:last, :seen]).unflatten(1, (-1, end - start))
+    return out_GRTK.view(H, rows, K)[:, :T]
+
+
+def _up(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
 
 
 def attend_block_fused(q_HTK: Tensor, k_GLK: Tensor, v_GLK: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ _SIGNATURES = {
     "rms_norm": "v:ppfpiqqq",
     "silu_mul": "v:pppiqq",
     "rotate": "v:ppppiqqqq",
-    "causal_softmax": "v:pifqqqq",
+    "causal_softmax": "v:pifqqqqq",
     "decode_attention": "q:piippppqqqqpppqqqqqqqq",
     "decode_layer": "q:pppp",
 }
@@ -274,6 +274,8 @@ def _build(compiler: list[str], flags: tuple[str, ...], path: Path) -> Library:
         with folder_lock(path.parent, wait=_COMPILE_SECONDS):
             if kept := _load_kept(path):  # another process built it while this one waited
                 return kept
+            if sys.stderr.isatty():
+                print("compiling Puna's kernels for this processor (once, half a minute) ...", file=sys.stderr)
             with tempfile.TemporaryDirectory() as folder:
                 content = _compile(compiler, flags, Path(folder) / path.name).read_bytes()
             with atomic_write(path) as file:

@@ -60,23 +60,24 @@ def rotate(x_NHK: Tensor, cos_NJ: Tensor, sin_NJ: Tensor) -> Tensor:
     return out
 
 
-def causal_softmax(scores_XTL: Tensor, scale: float) -> Tensor:
-    """softmax(scale * scores) of T queries that are the last of L tokens; what lies in a query's future gets 0.
+def causal_softmax(scores_XTL: Tensor, scale: float, past: int) -> Tensor:
+    """softmax(scale * scores) over the first `past` + t + 1 columns in row t, at most all; the others get 0.
 
     Args:
         scores_XTL: any leading axes; overwritten where that is possible.
         scale: above 0.
+        past: tokens before the first query.
     """
+    if past < 0:
+        raise InputError(f"past is {past}; it must be at least 0.")
     T, L = scores_XTL.shape[-2:]
-    if T > L:
-        raise InputError(f"The scores have the shape {tuple(scores_XTL.shape)}: {T} queries of {L} tokens.")
     kernels = _kernels(scores_XTL)
     if kernels is None or not scores_XTL.is_contiguous():
-        future_TL = torch.ones(T, L, dtype=torch.bool, device=scores_XTL.device).triu(L - T + 1)
+        future_TL = torch.ones(T, L, dtype=torch.bool, device=scores_XTL.device).triu(past + 1)
         wide = scores_XTL.to(torch.promote_types(scores_XTL.dtype, torch.float32))
         return (wide * scale).masked_fill_(future_TL, float("-inf")).softmax(-1).to(scores_XTL.dtype)
     blocks, bf16 = scores_XTL.numel() // max(T * L, 1), scores_XTL.dtype == torch.bfloat16
-    kernels.causal_softmax(scores_XTL.data_ptr(), bf16, scale, blocks, T, L, torch.get_num_threads())
+    kernels.causal_softmax(scores_XTL.data_ptr(), bf16, scale, blocks, T, L, past, torch.get_num_threads())
     return scores_XTL
 
 

@@ -44,7 +44,7 @@ def bf16_linear(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
         return plain.bf16_linear(x_MK, weight_NK)
     if not _few("bf16", M):
         if x_MK.dtype == torch.bfloat16 and _CPU_HAS_BF16:
-            return F.linear(x_MK, weight_NK)
+            return F.linear(_rounded_up(x_MK), weight_NK)[:M]
         return _prefill(x_MK, N, lambda first, tile: tile.copy_(weight_NK[first : first + len(tile)]))
     x_MK, y_MN = x_MK.contiguous(), torch.empty(M, N, dtype=x_MK.dtype)
     kernels.bf16_linear(
@@ -157,18 +157,19 @@ _GROUPS_HINT = "Scales are (N, groups), the groups divide the inputs evenly, and
 
 def _prefill(x_MK: Tensor, N: int, widen: Callable[[int, Tensor], object]) -> Tensor:
     """Multiplies by tiles of rows that `widen(first, tile)` fills, in bfloat16 where the CPU multiplies it."""
-    M, K = x_MK.shape
-    dtype = _product_dtype(x_MK)
+    dtype, tokens = _product_dtype(x_MK), len(x_MK)
+    inputs_MK = _rounded_up(x_MK.to(dtype))
+    M, K = inputs_MK.shape
     y_MN = torch.empty(M, N, dtype=dtype)
-    inputs_MK = x_MK.to(dtype)
     for first, last, tile in _tiles(N, K, dtype):
         widen(first, tile)
         torch.mm(inputs_MK, tile.t(), out=y_MN[:, first:last])
-    return y_MN.to(x_MK.dtype)
+    return y_MN[:tokens].to(x_MK.dtype)
 
 
 def _prefill_int8(kernels: Library, x_MK: Tensor, weight_NK: Tensor, scale_N: Tensor) -> Tensor:
     """W8A8: oneDNN sums the products of codes in int32, from the weights as they lie."""
+    tokens, x_MK = len(x_MK), _rounded_up(x_MK)
     (M, K), N, threads = x_MK.shape, len(weight_NK), _threads()
     codes_MK, scale_M = torch.empty(M, K, dtype=torch.int8), torch.empty(M)
     bf16 = x_MK.dtype == torch.bfloat16
@@ -180,12 +181,13 @@ def _prefill_int8(kernels: Library, x_MK: Tensor, weight_NK: Tensor, scale_N: Te
         sums = _scratch("sums", M, last - first, torch.int32)
         torch._int_mm(codes_MK, weight_NK[first:last].t(), out=sums)
         _rescale(kernels, sums, scale_M, scale_N[first:last], y_MN, first)
-    return y_MN
+    return y_MN[:tokens]
 
 
 def _prefill_fp8(kernels: Library, x_MK: Tensor, weight_NK: Tensor, scale: Tensor, cap: float | None) -> Tensor:
     """With `cap` tokens are rounded to E4M3. Row scales then multiply the sums, because codes are exact in bfloat16."""
-    (M, K), N, threads, blocked = x_MK.shape, len(weight_NK), _threads(), scale.dim() == 2
+    N, threads, blocked = len(weight_NK), _threads(), scale.dim() == 2
+    K = x_MK.shape[1]
 
     def widen(first: int, tile: Tensor) -> None:
         start, out_bf16 = weight_NK.data_ptr() + first * K, tile.dtype == torch.bfloat16
@@ -195,6 +197,8 @@ def _prefill_fp8(kernels: Library, x_MK: Tensor, weight_NK: Tensor, scale: Tenso
 
     if cap is None:
         return _prefill(x_MK, N, widen)
+    tokens, x_MK = len(x_MK), _rounded_up(x_MK)
+    M = len(x_MK)
     values_MK, scale_M = torch.empty(M, K, dtype=_product_dtype(x_MK)), torch.empty(M)
     given, made = x_MK.dtype == torch.bfloat16, values_MK.dtype == torch.bfloat16
     addresses = values_MK.data_ptr(), made, scale_M.data_ptr()
@@ -204,7 +208,14 @@ def _prefill_fp8(kernels: Library, x_MK: Tensor, weight_NK: Tensor, scale: Tenso
         widen(first, tile)
         sums = torch.mm(values_MK, tile.t(), out=_scratch("sums", M, last - first, values_MK.dtype))
         _rescale(kernels, sums, scale_M, None if blocked else scale[first:last], y_MN, first)
-    return y_MN
+    return y_MN[:tokens]
+
+
+def _rounded_up(x_MK: Tensor) -> Tensor:
+    """Tokens with rows of zeros more: oneDNN compiles and keeps a product for every number of them that it meets."""
+    M = len(x_MK)
+    unit = 16 if M <= 128 else 32 if M <= 512 else 64
+    return F.pad(x_MK, (0, 0, 0, -M % unit)) if M % unit else x_MK
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

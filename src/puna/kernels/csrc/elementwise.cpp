@@ -2,6 +2,8 @@
 //
 // Every intermediate that torch would round to the tensor's dtype is rounded here too, so that results agree with the
 // unfused model.
+#include <algorithm>
+
 #include "api.h"
 #include "parallel.h"
 #include "simd.h"
@@ -100,13 +102,13 @@ void rotate(const void* x, const float* cosine, const float* sine, void* out, in
 
 thread_local Scratch row_scratch;
 
-// softmax(scale * s) in place over what each row may see: row r of a block of T is the token L - T + r of L.
+// softmax(scale * s) in place over what each row may see: row r of a block sees `past` + r + 1 of L columns, at most all.
 template <class T>
-void causal_softmax(void* scores, float scale, int64_t blocks, int64_t rows, int64_t L, int64_t threads) {
+void causal_softmax(void* scores, float scale, int64_t blocks, int64_t rows, int64_t L, int64_t past, int64_t threads) {
     share(blocks * rows * L <= kAlone ? 1 : threads, blocks * rows, 16, [&](int64_t first, int64_t last) {
         float* row = row_scratch.take<float>(L + LANES);
         for (int64_t i = first; i < last; ++i) {
-            const int64_t seen = L - rows + i % rows + 1, at = i * L;
+            const int64_t seen = std::min(past + i % rows + 1, L), at = i * L;
             VF top = v_set(-INFINITY), sum = v_zero();
             for (int64_t k = 0; k < seen; k += LANES) {
                 VF s = load_some<T>(scores, at + k, seen - k);
@@ -162,11 +164,11 @@ void puna_rotate(const void* x, const float* cosine, const float* sine, void* ou
     bf16 ? rotate<Bf16>(x, cosine, sine, out, N, H, K, threads) : rotate<Float>(x, cosine, sine, out, N, H, K, threads);
 }
 
-// scores (blocks, rows, L), where the rows are the last of L tokens.
-void puna_causal_softmax(void* scores, int bf16, float scale, int64_t blocks, int64_t rows, int64_t L,
+// scores (blocks, rows, L).
+void puna_causal_softmax(void* scores, int bf16, float scale, int64_t blocks, int64_t rows, int64_t L, int64_t past,
                          int64_t threads) {
-    bf16 ? causal_softmax<Bf16>(scores, scale, blocks, rows, L, threads)
-         : causal_softmax<Float>(scores, scale, blocks, rows, L, threads);
+    bf16 ? causal_softmax<Bf16>(scores, scale, blocks, rows, L, past, threads)
+         : causal_softmax<Float>(scores, scale, blocks, rows, L, past, threads);
 }
 
 }  // extern "C"
