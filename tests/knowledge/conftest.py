@@ -1,12 +1,17 @@
-"""Documents for tests, made in one call."""
+"""Documents for tests, made in one call, an embedder without a model, and libraries that are closed in the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from puna.core.document import Document
+from puna.knowledge.library import Embed, Library, LibraryConfig
 
 
 @pytest.fixture
@@ -17,3 +22,41 @@ def document() -> Callable[..., Document]:
         return Document(text=text, id=source, source=source, meta={"kind": kind, **meta})
 
     return make
+
+
+class LetterEmbedder:
+    """Texts are near each other that share words; counts how many it was given."""
+
+    def __init__(self, dimensions: int = 24) -> None:
+        self.dimensions = dimensions
+        self.seen: list[str] = []
+
+    def __call__(self, texts: Sequence[str]) -> list[list[float]]:
+        self.seen += texts
+        return [self._one(text) for text in texts]
+
+    def _one(self, text: str) -> list[float]:
+        vector = np.zeros(self.dimensions)
+        for word in re.findall(r"\w+", text.lower()):
+            seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "little")
+            vector += np.abs(np.random.default_rng(seed).standard_normal(self.dimensions))
+        return vector.tolist()
+
+
+@pytest.fixture
+def embedder() -> LetterEmbedder:
+    return LetterEmbedder()
+
+
+@pytest.fixture
+def open_library(tmp_path: Path) -> Iterator[Callable[..., Library]]:
+    """(embed, settings of LibraryConfig) to a library in one file."""
+    opened: list[Library] = []
+
+    def make(embed: Embed | None = None, name: str = "library.sqlite", rerank=None, **settings: object) -> Library:
+        opened.append(Library(tmp_path / name, embed, LibraryConfig(**settings), rerank=rerank))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield make
+    for library in opened:
+        library.close()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from puna.base.errors import ConfigError
 from puna.core.document import Document
-from puna.knowledge.chunk import chunk
+from puna.knowledge.chunk import chunk, titled
 
 MODULE = '''import os
 
@@ -89,3 +89,33 @@ def test_a_line_is_cut_only_where_it_is_too_long_and_then_after_a_sentence(docum
 def test_a_limit_of_nothing_is_refused(document):
     with pytest.raises(ConfigError, match="at most 0 characters"):
         chunk(document("x"), 0)
+
+
+@given(st.text(alphabet="ab .\n", max_size=300), st.integers(2, 60), st.integers(0, 30))
+@settings(deadline=None)
+def test_overlapping_passages_fit_and_leave_no_gap(text: str, limit: int, overlap: int):
+    passages = chunk(Document(text, "id", "s", meta={"kind": "text"}), limit, min(overlap, limit // 2))
+    assert all(text[p.start : p.end] == p.text and 0 < len(p.text) <= limit for p in passages)
+    ends = [0, *(passage.end for passage in passages)]
+    assert all(before - overlap <= p.start <= before for p, before in zip(passages, ends, strict=False))
+    assert ends[-1] == len(text)
+
+
+def test_an_overlap_begins_after_a_line_or_a_blank(document):
+    lines = "".join(f"line number {i}\n" for i in range(20))
+    starts = [p.start for p in chunk(document(lines, "text"), 60, 25)]
+    assert all(lines[start - 1] == "\n" for start in starts[1:])
+
+
+def test_an_overlap_of_more_than_half_is_refused(document):
+    for overlap in (-1, 6):
+        with pytest.raises(ConfigError, match="overlap"):
+            chunk(document("x"), 10, overlap)
+
+
+def test_titles_of_a_passage_are_its_heading_and_what_begins_in_it(document):
+    made = document(MODULE)
+    passages = chunk(made, 200)
+    for passage, titles in zip(passages, titled(made, passages), strict=True):
+        assert titles.startswith(passage.heading)
+        assert ("def short" in titles) == ("def short" in passage.text)

@@ -3,7 +3,7 @@
 A document is first seen as a tree (`structure/tree.py`): a module's classes and functions, a book's sections and
 paragraphs. Neighbours under one parent are joined while they fit; a part that is too long by itself is cut into its
 own parts, down to lines, and through a line only where the line alone is too long. Passages cover the document and do
-not overlap, so that an offset in a passage is an offset in the document.
+not overlap unless that is asked for; an offset in a passage is an offset in the document.
 """
 
 from __future__ import annotations
@@ -37,19 +37,38 @@ class Passage:
     text: str
 
 
-def chunk(document: Document, max_chars: int) -> list[Passage]:
+def chunk(document: Document, max_chars: int, overlap_chars: int = 0) -> list[Passage]:
     """The document's passages in order, each of at most `max_chars` characters.
 
+    Args:
+        document: what to cut.
+        max_chars: the length of a passage, at most.
+        overlap_chars: how much of the text before it a passage repeats, at most; it begins after a line or a blank.
+
     Raises:
-        ConfigError: `max_chars` is below 1.
+        ConfigError: `max_chars` is below 1, or the overlap is negative or more than half of it.
     """
     if max_chars < 1:
         raise ConfigError(f"A passage of at most {max_chars} characters is asked for; it must be at least 1.")
-    passages = []
-    for start, end, path in _pack(tree(document), max_chars, document.text, ()):
+    if not 0 <= overlap_chars <= max_chars / 2:
+        raise ConfigError(f"An overlap of {overlap_chars} is asked for; it must be between 0 and half of {max_chars}.")
+    passages: list[Passage] = []
+    for own, end, path in _pack(tree(document), max_chars - overlap_chars, document.text, ()):
+        start = _earlier(document.text, own, overlap_chars) if overlap_chars else own
         heading = " > ".join(path)
         passages.append(Passage(document.id, document.source, start, end, heading, document.text[start:end]))
     return passages
+
+
+def _earlier(text: str, start: int, most: int) -> int:
+    """Where a passage begins that repeats up to `most` characters: after a newline, else a blank, else right there."""
+    first = max(0, start - most)
+    if first == 0 or text[first - 1] == "\n":
+        return first
+    for mark in ("\n", " "):
+        if (cut := text.find(mark, first, start) + 1) and cut < start:
+            return cut
+    return first
 
 
 def titles(document: Document) -> list[tuple[int, str]]:
@@ -65,6 +84,13 @@ def titles(document: Document) -> list[tuple[int, str]]:
             yield from walk(child)
 
     return sorted(walk(tree(document)))
+
+
+def titled(document: Document, passages: Sequence[Passage]) -> list[str]:
+    """For each passage its heading and the titles of whatever it holds that has one, for a search by words."""
+    places = titles(document)
+    inside = [[title for start, title in places if p.start <= start < p.end] for p in passages]
+    return [" ".join([passage.heading, *found]) for passage, found in zip(passages, inside, strict=True)]
 
 
 Piece = tuple[int, int, tuple[str, ...]]

@@ -12,6 +12,7 @@ def test_every_family_is_there_and_no_suffix_has_two_readers():
     suffixes = [suffix for name in READERS for suffix in READERS.get(name).suffixes]
     assert len(suffixes) == len(set(suffixes)) == len(readers_by_suffix())
     assert {".py", ".md", ".markdown", ".rst", ".html", ".htm", ".txt", ".ipynb", ".pdf"} <= set(suffixes)
+    assert {".docx", ".csv", ".tsv", ".c", ".js", ".rs"} <= set(suffixes)
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("A.PY", ".py"), ("x/y.tar.gz", ".gz"), ("README", ""), (".hidden", "")])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from puna.base.registry import Registry
-from puna.data.readers import html, markdown, notebook, pdf, plain, python, restructured
+from puna.data.readers import code, csv, docx, html, markdown, notebook, pdf, plain, python, restructured
 from puna.data.readers.reader import Reader
 
 READERS: Registry[Reader] = Registry("reader", "puna.readers")
@@ -20,6 +20,9 @@ for _name, _reader in (
     ("text", plain.READER),
     ("notebook", notebook.READER),
     ("pdf", pdf.READER),
+    ("docx", docx.READER),
+    ("csv", csv.READER),
+    ("code", code.READER),
 ):
     READERS.add(_name, _reader)
 

@@ -10,10 +10,10 @@ from functools import lru_cache
 
 from puna.base.errors import InputError
 from puna.core.document import Document
-from puna.knowledge.structure import markdown, plain, restructured
+from puna.knowledge.structure import code, markdown, plain, restructured
 from puna.knowledge.structure.block import Block
 
-_PARSERS = {"markdown": markdown.parse, "rst": restructured.parse}
+_PARSERS = {"markdown": markdown.parse, "rst": restructured.parse, "code": code.parse}
 
 
 def outline(document: Document) -> list[Block]:

@@ -1,8 +1,8 @@
 """A document as a tree whose nodes tile the text: what may be cut apart, and in which order.
 
 For Python the nodes are statements: a definition with the comments and decorators above it, its head (signature and
-docstring in one piece), and the statements of its body. For prose they are sections and, below them, paragraphs; a
-definition stays with its term, and code with the sentence that announces it.
+docstring in one piece), and the statements of its body. For other code they are what it declares. For prose they are
+sections and, below them, paragraphs; a definition stays with its term, and code with the sentence that announces it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from puna.core.document import Document
-from puna.knowledge.structure import python
+from puna.knowledge.structure import code, python
 from puna.knowledge.structure.block import Block
 from puna.knowledge.structure.outline import outline
 
@@ -43,6 +43,9 @@ def tree(document: Document) -> Unit:
         source = python.parse(document.text)
         if source is not None:
             return _python_tree(source)
+    if document.meta.get("kind") == "code":
+        found = code.units(document.text, str(document.meta.get("language", "")))
+        return Unit(0, len(document.text), children=_code_units(document.text, found, 0, len(document.text)))
     return _section_tree(document.text, outline(document))
 
 
@@ -56,7 +59,7 @@ def _tiled(units: list[Unit], start: int, end: int) -> list[Unit]:
     return units
 
 
-# Python --------------------------------------------------------------------------------------------------------------
+# Python ---------------------------------------------------------------------------------------------------------------
 
 _BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
 
@@ -107,7 +110,32 @@ def _parts(source: python.Source, node: ast.stmt, unit: Unit) -> list[Unit]:
     return [Unit(unit.start, cut), *_statements(source, inner, cut, unit.end)]
 
 
-# Prose ---------------------------------------------------------------------------------------------------------------
+# Other code -----------------------------------------------------------------------------------------------------------
+
+
+def _code_units(text: str, found: Sequence[code.CodeUnit], start: int, end: int) -> list[Unit]:
+    """The units, and what stands between them; they tile the text from `start` to `end`, or there are none."""
+    tiles: list[tuple[int, str, Sequence[code.CodeUnit]]] = []  # (first character, title, what is in it)
+    at = start
+    for unit in found:
+        if text[at : unit.start].strip():
+            tiles.append((at, "", ()))
+        tiles.append((unit.start if tiles else start, unit.title, unit.inner))
+        at = min(unit.end + 1, end)
+    if tiles and text[at:end].strip():
+        tiles.append((at, "", ()))
+    ends = [*(tile[0] for tile in tiles[1:]), end]
+    return (
+        [
+            Unit(first, last, title, _code_units(text, inner, first, last))
+            for (first, title, inner), last in zip(tiles, ends, strict=True)
+        ]
+        if tiles
+        else []
+    )
+
+
+# Prose ----------------------------------------------------------------------------------------------------------------
 
 
 def _section_tree(text: str, blocks: Sequence[Block]) -> Unit:
