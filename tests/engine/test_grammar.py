@@ -392,3 +392,34 @@ def test_a_call_that_cannot_be_forced_is_refused(
 def test_arguments_are_an_object_whatever_the_parameters_say(grammars: Grammars):
     matcher = grammars.call_matcher([ToolSpec("f", "", {"type": "string"})], "f", ChatStyle())
     assert bytes(matcher.forced()).decode().endswith('"parameters": {')
+
+
+# Quotations -----------------------------------------------------------------------------------------------------------
+
+LINES = ["def f(x):\n    return x + 1\n", 'Say "yes" — or żółw.']
+
+
+@pytest.mark.parametrize("others", [[], ["Not there."]])
+def test_a_span_is_a_stretch_of_whole_words_of_one_line(others: list[str]):
+    answers = set()
+    for seed in range(SEEDS):
+        params = replace(DRAWN, seed=seed, constraint=Constraint("span", {"texts": LINES, "or": others}))
+        completion = local().chat("?", params)
+        answers.add(completion.message.content)
+        assert completion.stop_reason in ("end_of_turn", "end_of_message")
+    lines = [line for text in LINES for line in text.splitlines()]
+    for answer in answers - set(others):
+        assert answer
+        line = next(line for line in lines if answer in line)
+        starts = [found.start() for found in re.finditer(re.escape(answer), line)]
+        words = [found.span() for found in re.finditer(r"\w+", line)]
+        assert any(
+            not any(low < start < high or low < start + len(answer) < high for low, high in words) for start in starts
+        )
+    assert len(answers) > SEEDS // 5
+
+
+@pytest.mark.parametrize("value", [None, "text", {}, *({"texts": texts} for texts in ("text", [1], [], ["\n"]))])
+def test_a_span_of_nothing_is_refused(value: Any):
+    with pytest.raises(InputError, match="span"):
+        Grammars(TOKENIZER).matcher(Constraint("span", value))

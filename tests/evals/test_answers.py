@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from puna.core.chat import Message
 from puna.core.completion import SamplingParams
 from puna.core.verdict import Score, Task
-from puna.evals.answers import ask, exact_match, mean_score, normalized, token_f1
+from puna.evals.answers import ask, exact_match, mean_score, normalized, score, token_f1
 from puna.testing import ScriptedChatModel
 
 WORDS = st.text("ab '\".\n", max_size=12)
@@ -119,3 +119,11 @@ def test_a_sample_is_written_as_json():
 def test_no_tasks_give_no_scores():
     scores = ask(ScriptedChatModel([]), [], SamplingParams())
     assert (scores.exact.count, scores.f1.count, scores.by_kind, scores.samples) == (0, 0, {}, [])
+
+
+def test_answers_from_elsewhere_are_scored_as_a_models_are():
+    tasks = [Task("1", "one?", "1", "number"), Task("2", "name?", "a b", "name")]
+    model = ScriptedChatModel(["1", "a c"])
+    assert score(tasks, ["1", "a c"]) == ask(model, tasks, SamplingParams())
+    with pytest.raises(ValueError, match="shorter"):
+        score(tasks, ["1"])

@@ -18,11 +18,12 @@ class Constraint:
 
     Attributes:
         kind: how `value` says it.
-        value: a JSON schema (an object), a regular expression, a grammar in Lark's notation, or for "choice" a list of
-            texts of which the answer is one.
+        value: a JSON schema (an object), a regular expression, a grammar in Lark's notation, for "choice" a list of
+            texts of which the answer is one, or for "span" an object: the answer is a stretch of whole words from one
+            line of `texts`, or one of the texts in `or`.
     """
 
-    kind: Literal["json_schema", "regex", "lark", "choice"]
+    kind: Literal["json_schema", "regex", "lark", "choice", "span"]
     value: Any
 
 

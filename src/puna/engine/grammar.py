@@ -1,4 +1,4 @@
-"""Answers that must have a form: a JSON schema, a regular expression, a grammar, a choice, a tool call.
+"""Answers that must have a form: a JSON schema, a regular expression, a grammar, a choice, a quotation, a tool call.
 
 llguidance does the work: from the tokens so far it tells which tokens may follow, in some 50 microseconds for Llama 3's
 vocabulary, and which must, so that these need no step of their own. A schema that it does not support fails its own
@@ -9,6 +9,7 @@ and no other: a model cannot lose itself in white space, and more of the text is
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -150,6 +151,8 @@ def _grammar(constraint: Constraint) -> str:
         if not value or isinstance(value, str) or not all(isinstance(text, str) and text for text in value):
             raise InputError(f"The choice is {value!r}; it must be a list of texts.")
         return ll.LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(text) for text in value))
+    if constraint.kind == "span":
+        return ll.LLMatcher.grammar_from_lark(_span_grammar(value))
     if not isinstance(value, str) or not value:
         raise InputError(f"The {constraint.kind} is {value!r}; it must be a text.")
     if constraint.kind == "regex":
@@ -157,6 +160,31 @@ def _grammar(constraint: Constraint) -> str:
     if constraint.kind == "lark":
         return ll.LLMatcher.grammar_from_lark(value)
     raise ConfigError(f"There is no constraint {constraint.kind!r}.")
+
+
+_CHUNK = re.compile(r"\w+|[^\w\s]|\s+")
+
+
+def _span_grammar(value: Any) -> str:
+    """A stretch of whole words from one line of some texts, or one of a list of texts, in Lark's notation.
+
+    llguidance's substrings may be empty; an answer has at least one character, so each is met with "not empty".
+    """
+    texts: Any = value.get("texts") if isinstance(value, Mapping) else None
+    others: Any = value.get("or", []) if isinstance(value, Mapping) else []
+    for given in (texts, others):
+        if not isinstance(given, Sequence) or isinstance(given, str) or not all(isinstance(t, str) for t in given):
+            raise InputError(f"The span is {value!r}; it must be an object with a list of texts.")
+    lines = dict.fromkeys(line.strip() for text in texts for line in text.splitlines())
+    rules = [json.dumps(text) for text in others if text]
+    terminals = []
+    for i, line in enumerate(line for line in lines if line):
+        rules.append(f"LINE_{i}")
+        chunks = json.dumps({"substring_chunks": _CHUNK.findall(line)})
+        terminals.append(f"LINE_{i}: PART_{i} & /(?s:.+)/\nPART_{i}: %regex {chunks}")
+    if not rules:
+        raise InputError("The span has no text to be taken from.", hint="Give at least one that is not empty.")
+    return "\n".join(["start: " + " | ".join(rules), *terminals])
 
 
 def _call_grammar(tools: Sequence[ToolSpec], style: ChatStyle) -> str:

@@ -61,9 +61,14 @@ class AnswerScores:
 def ask(model: ChatModel, tasks: Sequence[Task], params: SamplingParams) -> AnswerScores:
     """Asks each task's prompt as a conversation of its own and scores the answers."""
     completions = model.chat_batch([[Message("user", task.prompt)] for task in tasks], params)
+    return score(tasks, [completion.message.content for completion in completions])
+
+
+def score(tasks: Sequence[Task], answers: Sequence[str]) -> AnswerScores:
+    """Scores an answer to each task."""
     samples = [
         Sample(task, text, exact_match(text, task.answer), token_f1(text, task.answer))
-        for task, text in ((task, c.message.content) for task, c in zip(tasks, completions, strict=True))
+        for task, text in zip(tasks, answers, strict=True)
     ]
     kinds: dict[str, list[float]] = defaultdict(list)
     for sample in samples:

@@ -2,7 +2,7 @@
 
     read -> split -> tokenizer -> tokens -> pretrain -> sft -> quantize -> evaluate -> report
        |        \\-> questions --------------------------^--------^----------^
-       \\-> index (for chat)
+       \\-> index -> reader (for chat; evaluated too)
 
 `scratch` and `from_base` are the two named recipes; each returns a complete `RaiseConfig`, in which everything can be
 overridden. The numbers that fit a size stand in `assets/scratch.toml`, chosen by measured runs
@@ -29,11 +29,12 @@ from puna.model.config import ModelConfig, named_size
 from puna.quant.job import QuantConfig
 from puna.recipes.run_folder import REPORT, checkpoint_folder
 from puna.recipes.runner import Runner, Stage, StageRecord
-from puna.recipes.stages import evaluate, finetune, index, pretrain, quantize, questions, read, split, tokenize
+from puna.recipes.stages import evaluate, finetune, index, pretrain, quantize, questions, read, reader, split, tokenize
 from puna.recipes.stages.evaluate import EvaluateConfig
 from puna.recipes.stages.finetune import FinetuneConfig
 from puna.recipes.stages.pretrain import PretrainConfig
 from puna.recipes.stages.questions import QuestionsConfig
+from puna.recipes.stages.reader import ReaderConfig
 from puna.recipes.stages.report import ReportConfig, report
 from puna.recipes.stages.split import SplitConfig
 from puna.recipes.stages.tokenize import TokenizerConfig
@@ -65,6 +66,7 @@ class RaiseConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     questions: QuestionsConfig = field(default_factory=QuestionsConfig)
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
     sft: FinetuneConfig = field(default_factory=FinetuneConfig)
     quantize: QuantConfig = field(
         default_factory=lambda: QuantConfig("int8", calibration_tokens=16_384, compare_tokens=16_384)
@@ -151,6 +153,9 @@ def _document_stages(config: RaiseConfig) -> list[Stage]:
     splitting = partial(split.split_documents, config=config.split)
     asking = partial(questions.make_questions, config=config.questions)
     indexing = partial(index.build_index, max_chars=config.questions.built.passage_chars)
+    reading_spans = partial(
+        reader.make_reader, config=config.reader, passage_chars=config.questions.built.passage_chars
+    )
     return [
         Stage("read", "documents", reading, config.read, outside=partial(read.source_hash, root)),
         Stage("split", "documents", splitting, config.split, ("read",)),
@@ -158,6 +163,7 @@ def _document_stages(config: RaiseConfig) -> list[Stage]:
         Stage("tokens", "tokens", tokenize.write_tokens, config.tokenizer, ("split", "tokenizer")),
         Stage("questions", "conversations", asking, config.questions, ("split",)),
         Stage("index", "index", indexing, config.questions.built, ("read",)),
+        Stage("reader", "ranker", reading_spans, config.reader, ("split", "questions", "index")),
     ]
 
 
@@ -190,7 +196,7 @@ def _model_stages(config: RaiseConfig) -> list[Stage]:
         ),
         Stage("sft", "checkpoint", tuning, config.sft, ("pretrain", "questions"), temporary=("state", "tokens")),
         Stage("quantize", "checkpoint", quantizing, config.quantize, ("split", "questions", "sft")),
-        Stage("evaluate", "scores", measuring, measured, ("split", "questions", *models)),
+        Stage("evaluate", "scores", measuring, measured, ("split", "questions", "index", "reader", *models)),
         Stage("report", "report", partial(report, config=config.report), config.report, ("quantize", "evaluate")),
     ]
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,10 @@ from puna.apps.chat.session import ChatSession
 from puna.base.errors import ArtifactError, ConfigError, InputError, PunaError, RemoteError
 from puna.core.chat import Conversation, Message, ToolCall
 from puna.core.completion import Completion, SamplingParams
+from puna.core.document import Span
+from puna.engine.reading import CitedAnswer
 from puna.knowledge.chunk import Passage
-from puna.knowledge.grounding import grounded_prompt
+from puna.knowledge.grounding import NOT_IN_TEXT, grounded_prompt
 from puna.testing import Answer, ScriptedChatModel
 
 PASSAGE = Passage("1", "shutil.py", 0, 20, "def copyfile", "def copyfile(): ...\n")
@@ -249,3 +251,58 @@ def test_a_place_that_cannot_be_is_refused(tmp_path: Path, act: Callable[[ChatSe
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(PunaError, match="file"):
         act(session()[0], tmp_path / "file" / "chat.json")
+
+
+# Quotations --------------------------------------------------------------------------------------------------------
+
+
+class Quoting:
+    """A reader that knows copyfile, has looked for anything with a name in it, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, list[str]]] = []
+
+    def answer(self, question: str, history: Sequence[Message] = ()) -> CitedAnswer:
+        self.asked.append((question, [message.content for message in history]))
+        trace = {"question": question, "passages": [{"source": "shutil.py"}] if "file" in question else []}
+        if "copyfile" not in question:
+            return CitedAnswer(NOT_IN_TEXT, trace=trace)
+        return CitedAnswer("def copyfile", (Span("1", 0, 12),), (PASSAGE,), 0.9, trace)
+
+
+def quoting(*answers: Answer) -> tuple[ChatSession, ScriptedChatModel, Quoting]:
+    chat, model = session(*answers)
+    chat.reader = reader = Quoting()
+    return chat, model, reader
+
+
+def test_a_question_that_the_documents_answer_is_answered_by_a_quotation():
+    chat, model, reader = quoting()
+    assert said(chat, "What is copyfile?") == "def copyfile"
+    assert model.asked == []
+    assert chat.cited is not None
+    assert (chat.cited.spans, chat.shown) == ((Span("1", 0, 12),), (PASSAGE,))
+    assert contents(chat) == [f"user: {grounded_prompt('What is copyfile?', [PASSAGE])}", "assistant: def copyfile"]
+    said(chat, "And file?")
+    assert reader.asked[1] == ("And file?", [message.content for message in chat.messages[:2]])
+
+
+def test_what_the_documents_do_not_say_is_not_written_either():
+    chat, model, _ = quoting()
+    assert said(chat, "What is a file?") == NOT_IN_TEXT
+    assert (model.asked, chat.shown) == ([], ())
+
+
+def test_a_turn_that_asks_for_nothing_in_the_documents_is_the_models():
+    chat, model, _ = quoting("Hello you.")
+    assert said(chat, "Hi") == "Hello you."
+    assert (asked(model), chat.cited) == (["user: Hi"], None)
+
+
+def test_retry_reads_again():
+    chat, _, reader = quoting()
+    said(chat, "What is\n\ncopyfile?")
+    before = list(chat.messages)
+    "".join(chat.retry())
+    assert [question for question, _ in reader.asked] == ["What is\n\ncopyfile?"] * 2
+    assert chat.messages == before

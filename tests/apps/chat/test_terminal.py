@@ -9,8 +9,12 @@ import pytest
 from puna.apps.chat.session import ChatSession
 from puna.apps.chat.terminal import Terminal
 from puna.base.errors import RemoteError
+from puna.core.chat import Message
 from puna.core.completion import SamplingParams
+from puna.core.document import Span
+from puna.engine.reading import CitedAnswer
 from puna.knowledge.chunk import Passage
+from puna.knowledge.grounding import NOT_IN_TEXT
 from puna.testing import Answer, ScriptedChatModel
 
 Line = str | BaseException
@@ -209,3 +213,23 @@ def test_a_line_that_is_no_text_is_refused(line: Line):
     out, session = talk([line, "Hi"], "Yes.")
     assert "not valid text" in out
     assert [message.content for message in session.messages] == ["Hi", "Yes."]
+
+
+def test_a_quotation_is_shown_with_its_place_and_can_be_switched_off_and_on():
+    passage = Passage("1", "shutil.py", 800, 860, "def copyfile", "x")
+
+    class Quoting:
+        def answer(self, question: str, history: Sequence[Message] = ()) -> CitedAnswer:
+            trace = {"question": question, "passages": [{"source": "shutil.py"}]}
+            if "copyfile" in question:
+                return CitedAnswer("Copy data.", (Span("1", 812, 822),), (passage,), 0.97, trace)
+            return CitedAnswer(NOT_IN_TEXT, trace=trace)
+
+    session = ChatSession(ScriptedChatModel(["Hm."]), reader=Quoting())
+    lines = ["copyfile?", "else?", "/documents", "copyfile?", "/documents", "copyfile?"]
+    out, _ = talk(lines, session=session)
+    place = "  [shutil.py > def copyfile, characters 812 to 822; 97% sure]"
+    assert out.splitlines() == [
+        "Copy data.", place, NOT_IN_TEXT, "  documents off", "Hm.",
+        "  documents on: answers come from passages of the documents", "Copy data.", place, "",
+    ]  # fmt: skip

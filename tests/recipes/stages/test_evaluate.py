@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 
 import puna
+from puna.base.files import read_jsonl
+from puna.base.progress import MetricsLog, Silent
 from puna.data import corpus
+from puna.engine.ranker import RankerConfig
 from puna.evals.bits import bits_per_byte
 from puna.evals.compression import xz_bits
+from puna.knowledge.grounding import NOT_IN_TEXT
+from puna.recipes.runner import StageContext
+from puna.recipes.stages.evaluate import EvaluateConfig, evaluate
+from puna.recipes.stages.reader import ReaderConfig, make_reader
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +57,50 @@ def test_the_card_summarises_both_stages(finished_run: Path, scores: dict) -> No
     for stage in ("pretrain", "sft"):
         assert metrics[f"{stage}_bits_per_byte"] == scores["stages"][stage]["bits_per_byte"]["value"]
         assert metrics[f"{stage}_exact_match"] == scores["stages"][stage]["exact_match"]["value"]
+
+
+# Quotations -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def quoted(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The evaluation of a reader alone, beside the run's other stages."""
+    folder = tmp_path_factory.mktemp("quoted")
+    log = MetricsLog(folder / "metrics.jsonl")
+    inputs = {name: finished_run / name for name in ("split", "questions", "index")}
+    for name in ("reader", "evaluate"):
+        (folder / name).mkdir()
+    reading = ReaderConfig(RankerConfig(epochs=12, least=1))
+    make_reader(StageContext(folder / "reader", inputs, Silent(), log, finished_run), reading, 200)
+    inputs["reader"] = folder / "reader"
+    context = StageContext(folder / "evaluate", inputs, Silent(), log, finished_run)
+    metrics = evaluate(context, (), EvaluateConfig(tasks=1000), "cpu")
+    assert metrics["cited_given_exact_match"] > metrics["cited_first_sentence_exact_match"]
+    return folder / "evaluate"
+
+
+def test_every_quotation_is_a_span_of_a_held_out_document(finished_run: Path, quoted: Path) -> None:
+    texts = {document.id: document.text for document in corpus.read(finished_run / "split" / "held_out")}
+    sources = {row["id"]: row["meta"]["document_id"] for row in read_jsonl(finished_run / "questions" / "tasks.jsonl")}
+    rows = list(read_jsonl(quoted / "answers-cited.jsonl"))
+    found = [row for row in rows if row["span"]]
+    assert len(found) > 0.5 * len(rows) > 5
+    for row in found:
+        ((start, end),) = row["span"]
+        assert " ".join(texts[sources[row["id"]]][start:end].split()) == " ".join(row["answer"].split())
+    assert {row["answer"] for row in rows if not row["span"]} <= {NOT_IN_TEXT}
+
+
+def test_quotations_are_scored_on_the_same_questions(quoted: Path) -> None:
+    cited = json.loads((quoted / "scores.json").read_text())["cited"]
+    rows = list(read_jsonl(quoted / "answers-cited.jsonl"))
+    assert cited["given"]["exact_match"]["value"] == pytest.approx(sum(row["exact"] for row in rows) / len(rows))
+    answerable = [row for row in rows if row["kind"] != "not_in_text"]
+    for name in ("looked_up", "first_sentence"):
+        assert cited[name]["exact_match"]["count"] == len(answerable)
+
+
+def test_a_run_without_a_reader_is_scored_without_quotations(finished_run: Path, tmp_path: Path) -> None:
+    inputs = {name: finished_run / name for name in ("split", "questions", "index")} | {"reader": tmp_path}
+    context = StageContext(tmp_path, inputs, Silent(), MetricsLog(tmp_path / "metrics.jsonl"), finished_run)
+    assert "cited_given_exact_match" not in evaluate(context, (), EvaluateConfig(), "cpu")

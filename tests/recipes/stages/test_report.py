@@ -86,3 +86,14 @@ def test_a_run_that_held_nothing_out_says_so(facts: Facts) -> None:
     text = text_of(render(empty, ReportConfig()))
     assert "Nothing was held out" in text
     assert "gave no questions" in text
+
+
+def test_quotations_stand_beside_the_models_answers(finished_run: Path, facts: Facts) -> None:
+    cited = facts.scores["cited"]
+    text = text_of((finished_run / "report.html").read_text())
+    for name in ("given", "looked_up", "first_sentence"):
+        assert f"{cited[name]['exact_match']['value']:.1%}" in text
+    assert "first sentence that BM25 finds" in text
+    scores = {key: value for key, value in facts.scores.items() if key != "cited"}
+    without = text_of(render(replace(facts, scores=scores, answers={}), ReportConfig()))
+    assert "BM25" not in without

@@ -9,6 +9,8 @@ from typing import IO
 
 from puna.apps.chat.session import ChatSession, Lookup
 from puna.base.errors import PunaError, near
+from puna.engine.reading import Answering, CitedAnswer
+from puna.knowledge.grounding import title
 
 _HELP = """\
 /system TEXT    set the system message (without TEXT: remove it)
@@ -35,7 +37,7 @@ class Terminal:
         self.session = session
         self.read = read
         self.out = out or sys.stdout
-        self._lookup: Lookup | None = session.lookup
+        self._documents_of: tuple[Lookup | None, Answering | None] = (session.lookup, session.reader)
         self._commands: dict[str, Callable[[str], None]] = {
             "system": session.set_system,
             "set": self._set,
@@ -103,7 +105,9 @@ class Terminal:
             self._say(sources)
 
     def _sources(self) -> str:
-        """Where the passages of the last question stand."""
+        """Where the last answer stands, or the passages that it was asked with."""
+        if self.session.cited:
+            return _citation(self.session.cited)
         names = ", ".join(dict.fromkeys(passage.source for passage in self.session.shown))
         return f"  [{names}]" if names else ""
 
@@ -113,11 +117,12 @@ class Terminal:
         self._say(f"  {self.session.params}")
 
     def _documents(self, _: str) -> None:
-        if self._lookup is None:
+        if self._documents_of == (None, None):
             self._say("  This model has no documents beside it.")
             return
-        self.session.lookup = None if self.session.lookup else self._lookup
-        state = "on: answers come from passages of the documents" if self.session.lookup else "off"
+        on = self.session.lookup is None and self.session.reader is None
+        self.session.lookup, self.session.reader = self._documents_of if on else (None, None)
+        state = "on: answers come from passages of the documents" if on else "off"
         self._say(f"  documents {state}")
 
     def _save(self, name: str) -> None:
@@ -130,6 +135,16 @@ class Terminal:
 
     def _say(self, text: str) -> None:
         print(text, file=self.out, flush=True)
+
+
+def _citation(answer: CitedAnswer) -> str:
+    """ "[shutil.py > def copyfile, characters 812 to 850; 97% sure]" for every place; nothing where none was found."""
+    places = [
+        f"{title(passage)}, characters {span.start} to {span.end}"
+        for span, passage in zip(answer.spans, answer.passages, strict=True)
+    ]
+    sure = f"; {answer.confidence:.0%} sure" if answer.confidence else ""
+    return f"  [{'; '.join(places)}{sure}]" if places else ""
 
 
 def _file(name: str) -> Path:

@@ -1,4 +1,8 @@
-"""Evaluation: bits per byte of the held-out text beside xz, and answers to held-out questions, after each stage."""
+"""Evaluation: bits per byte of the held-out text beside xz, and answers to held-out questions, after each stage.
+
+Where the run has a reader, its quotations are scored on the same questions: asked with the passage, as the models are,
+and asked of all documents, beside the first sentence of the passage that BM25 puts first.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from puna.base.card import Card
 from puna.base.files import write_json, write_jsonl
 from puna.core.chat import Message
 from puna.core.completion import SamplingParams
 from puna.core.document import Document
 from puna.core.verdict import Task
 from puna.data import corpus
+from puna.data.conversations import UNANSWERABLE
+from puna.data.questions.sentence import first_sentence
 from puna.engine.local import LocalModel
-from puna.evals.answers import ask
+from puna.engine.ranker import Ranker
+from puna.engine.reading import CitedAnswer, Reader
+from puna.evals.answers import AnswerScores, ask, score
 from puna.evals.bits import bits_per_byte
 from puna.evals.compression import xz_bits
+from puna.knowledge.chunk import Passage, chunk
+from puna.knowledge.grounding import NOT_IN_TEXT
+from puna.knowledge.index import PassageIndex
+from puna.recipes.reading import lookup_of, passages_of
 from puna.recipes.run_folder import CHECKPOINT
 from puna.recipes.runner import StageContext
 from puna.recipes.stages.questions import load_tasks
+from puna.recipes.stages.reader import RANKER
 from puna.recipes.stages.split import HELD_OUT, TRAIN
 
 SCORES = "scores.json"
@@ -61,6 +75,8 @@ def evaluate(context: StageContext, models: Sequence[str], config: EvaluateConfi
     for name in models:
         model = LocalModel.load(context.inputs[name] / CHECKPOINT, config.dtype, device)
         scores["stages"][name] = _score(context, name, model, held_out, tasks, config)
+    if "reader" in context.inputs and (context.inputs["reader"] / RANKER).exists():
+        scores["cited"] = _cited(context, tasks)
     write_json(context.folder / SCORES, scores)
     return _summary(scores)
 
@@ -96,9 +112,60 @@ def _score(
             f"{name}: {answers.exact.value:.1%} of {answers.exact.count} held-out answers exact, "
             f"token F1 {answers.f1.value:.3f}, {time.monotonic() - started:.0f} s"
         )
-        scores["exact_match"], scores["token_f1"] = asdict(answers.exact), asdict(answers.f1)
-        scores["by_kind"] = {kind: asdict(score) for kind, score in answers.by_kind.items()}
+        scores |= _as_json(answers)
     return scores
+
+
+def _as_json(answers: AnswerScores) -> dict[str, Any]:
+    by_kind = {kind: asdict(one) for kind, one in answers.by_kind.items()}
+    return {"exact_match": asdict(answers.exact), "token_f1": asdict(answers.f1), "by_kind": by_kind}
+
+
+def _cited(context: StageContext, tasks: Sequence[Task]) -> dict[str, Any]:
+    """The reader's quotations: from the passage that a question is asked with, and from all documents.
+
+    Of all documents only what they answer is asked: a question that one passage does not answer another may.
+    """
+    documents = corpus.read(context.inputs["split"] / HELD_OUT)
+    chars = int(Card.read(context.inputs["questions"]).config["built"]["passage_chars"])
+    passages: dict[str, list[Passage]] = {document.id: chunk(document, chars) for document in documents}
+    index = PassageIndex(context.inputs["index"] / "passages")
+    ranker = Ranker.load(context.inputs["reader"] / RANKER)
+    reader = Reader(None, lookup_of(index), ranker)
+    given = [(task, passages_of(task, passages.get(str(task.meta.get("document_id")), []))) for task in tasks]
+    given = [(task, shown) for task, shown in given if shown]
+    quoted = [reader.read(str(task.meta["question"]), shown) for task, shown in given]
+    answerable = [task for task, _ in given if task.kind != UNANSWERABLE]
+    questions = [str(task.meta["question"]) for task in answerable]
+    looked_up = [reader.answer(question) for question in questions]
+    firsts = [_first_sentence(index, question) for question in questions]
+    told = {
+        "given": score([task for task, _ in given], [answer.text for answer in quoted]),
+        "looked_up": score(answerable, [answer.text for answer in looked_up]),
+        "first_sentence": score(answerable, firsts),
+    }
+    rows = zip(told["given"].samples, quoted, strict=True)
+    write_jsonl(context.folder / "answers-cited.jsonl", ({**s.to_json(), **_citation(a)} for s, a in rows))
+    best, beside = told["looked_up"], told["first_sentence"]
+    context.progress.say(
+        f"quoted: {told['given'].exact.value:.1%} of {told['given'].exact.count} held-out answers exact, token F1 "
+        f"{told['given'].f1.value:.3f}; from all documents {best.exact.value:.1%} and {best.f1.value:.3f} "
+        f"(BM25's first sentence: {beside.exact.value:.1%} and {beside.f1.value:.3f})"
+    )
+    return {name: _as_json(answers) for name, answers in told.items()}
+
+
+def _citation(answer: CitedAnswer) -> dict[str, Any]:
+    return {"span": [[span.start, span.end] for span in answer.spans], "confidence": round(answer.confidence, 4)}
+
+
+def _first_sentence(index: PassageIndex, question: str) -> str:
+    """What one gets without a model: the first sentence, else the first line, of the passage that is found first."""
+    for passage, _ in index.search(question, 1):
+        text = passage.text.strip()
+        sentence = first_sentence(text, 0, len(text))
+        return text[slice(*sentence)] if sentence else text.split("\n", 1)[0]
+    return NOT_IN_TEXT
 
 
 def _fits(model: LocalModel, task: Task, config: EvaluateConfig) -> bool:
@@ -136,6 +203,9 @@ def _summary(scores: Mapping[str, Any]) -> dict[str, Any]:
         if "exact_match" in measured:
             summary[f"{name}_exact_match"] = measured["exact_match"]["value"]
             summary[f"{name}_token_f1"] = measured["token_f1"]["value"]
+    for name, measured in scores.get("cited", {}).items():
+        summary[f"cited_{name}_exact_match"] = measured["exact_match"]["value"]
+        summary[f"cited_{name}_token_f1"] = measured["token_f1"]["value"]
     return summary
 
 

@@ -90,7 +90,7 @@ def _gather(context: StageContext) -> Facts:
         {stage["name"]: Card.read(run / stage["name"]).metrics for stage in stages},
         read_json(evaluated / SCORES),
         context.metrics.read(),
-        {name: _answers(evaluated / f"answers-{name}.jsonl") for name in _STAGE_NAMES},
+        {name: _answers(evaluated / f"answers-{name}.jsonl") for name in (*_STAGE_NAMES, "cited")},
         settings.read_text(encoding="utf-8") if settings.exists() else "",
     )
 
@@ -113,6 +113,14 @@ def _at_a_glance(facts: Facts) -> str:
     exact = _stage_scores(facts, "exact_match")
     if exact:
         before = f"after pre-training: {exact['pretrain']:.1%}"
+        if quoted := facts.scores.get("cited"):
+            tiles.append(
+                (
+                    "Quotations right",
+                    f"{quoted['given']['exact_match']['value']:.1%}",
+                    "held-out questions, by the reader",
+                )
+            )
         tiles.append(("Held-out answers right", f"{exact['sft']:.1%}", before))
     trained = facts.metrics["pretrain"]
     rate, where = f"{trained['tokens_per_second']:,.0f}", f"pre-training, {trained['device']}, {trained['dtype']}"
@@ -151,9 +159,10 @@ def _questions(facts: Facts, config: ReportConfig) -> list[str]:
         return [page.paragraph("The held-out documents gave no questions.", "faint")]
     rows = []
     for name, scores in facts.scores["stages"].items():
-        e, f = scores["exact_match"], scores["token_f1"]
-        interval = f"{e['low']:.1%} to {e['high']:.1%}"
-        rows.append((_STAGE_NAMES[name], e["count"], f"{e['value']:.1%}", interval, f"{f['value']:.3f}"))
+        rows.append(_score_row(_STAGE_NAMES[name], scores))
+    quoted, cited = facts.scores.get("cited", {}), facts.answers.get("cited", [])
+    if quoted:
+        rows.append(_score_row("quoted by the reader", quoted["given"]))
     rises = exact["sft"] > exact["pretrain"] and f1["sft"] > f1["pretrain"]
     verdict = "Scores rise from stage to stage." if rises else "Scores do not rise from stage to stage."
     kinds = facts.scores["stages"]["sft"]["by_kind"]
@@ -162,19 +171,46 @@ def _questions(facts: Facts, config: ReportConfig) -> list[str]:
         page.paragraph("Questions about held-out documents, each asked with the passage that may hold the answer."),
         page.table(("stage", "questions", "exact match", "95 % interval", "token F1"), rows),
         page.paragraph(verdict, "good" if rises else "bad"),
+        *_quotations(quoted),
         page.details("By kind of question, after fine-tuning", page.table(("kind", "questions", "exact"), by_kind)),
-        _answer_table(facts.answers.get("sft", []), config.answers),
+        _answer_table("Answers, drawn at random", facts.answers.get("sft", []), config.answers),
+        *([_answer_table("Quotations, drawn at random", cited, config.answers)] if cited else []),
     ]
 
 
-def _answer_table(answers: Sequence[Mapping[str, Any]], count: int) -> str:
+def _score_row(name: str, scores: Mapping[str, Any]) -> tuple[Any, ...]:
+    e, f = scores["exact_match"], scores["token_f1"]
+    interval = f"{e['low']:.1%} to {e['high']:.1%}"
+    return name, e["count"], f"{e['value']:.1%}", interval, f"{f['value']:.3f}"
+
+
+def _quotations(quoted: Mapping[str, Any]) -> list[str]:
+    """What the reader quotes when it has to find the passage itself, beside what a search alone gives."""
+    if not quoted:
+        return []
+    told = (
+        "The reader quotes: each of its answers is a span of the documents. Asked without a passage, of all documents:"
+    )
+    rows = [
+        _score_row("the reader's quotation", quoted["looked_up"]),
+        _score_row("first sentence that BM25 finds", quoted["first_sentence"]),
+    ]
+    by_kind = [(kind, one["count"], f"{one['value']:.1%}") for kind, one in quoted["given"]["by_kind"].items()]
+    return [
+        page.paragraph(told),
+        page.table(("", "questions", "exact match", "95 % interval", "token F1"), rows),
+        page.details("By kind of question, quoted", page.table(("kind", "questions", "exact"), by_kind)),
+    ]
+
+
+def _answer_table(caption: str, answers: Sequence[Mapping[str, Any]], count: int) -> str:
     """A sample drawn by chance, not the best."""
     shown = random.Random(0).sample(list(answers), min(count, len(answers)))
     rows = [
         (row["prompt"].rsplit("\n\n", 1)[-1], row["answer"], row["reference"], "✓" if row["exact"] else "")
         for row in shown
     ]
-    return page.details("Answers, drawn at random", page.table(("question", "the model", "the text", ""), rows))
+    return page.details(caption, page.table(("question", "answer", "the text", ""), rows))
 
 
 def _learning(facts: Facts) -> list[str]:
