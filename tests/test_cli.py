@@ -70,7 +70,7 @@ def test_an_unknown_command_names_the_near_one(capsys: pytest.CaptureFixture[str
     assert f"There is no command '{typed}'. {hint}" in captured.err
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["plan", "--nonsense"], ["chat"]])
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["plan", "--nonsense"], ["quantize"]])
 def test_a_wrong_call_is_explained(capsys: pytest.CaptureFixture[str], arguments: list[str]):
     assert run(arguments) == 2
     captured = capsys.readouterr()

@@ -18,6 +18,9 @@ from puna.base.errors import PunaError, storage_errors
 COMMANDS = {
     "raise": ("raising", "From a folder of documents to a model that answers."),
     "chat": ("chat", "Talk to a raised model, or to any checkpoint."),
+    "serve": ("serving", "OpenAI's and Llama Stack's API, and a chat page, over a model or a run."),
+    "route": ("routing", "Which provider answers a request, and what it costs."),
+    "keys": ("keys", "Who may use a server, and for what."),
     "eval": ("evaluation", "Measure a model: bits per byte, answers to questions."),
     "train": ("training", "Train a checkpoint on documents or on conversations."),
     "tokenizer": ("tokenizing", "Train a tokenizer, and look at what it does."),

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from puna.core.document import Document
+from puna.engine.ranker import Ranker
+from puna.knowledge.index import PassageIndex
+from puna.recipes.reading import RANKER
 
 SETTINGS = ("--set", "max_tokens=8", "--set", "seed=1")
 
@@ -37,3 +44,18 @@ def test_a_folder_without_a_model_is_named(puna, tmp_path: Path) -> None:
     code, _, err = puna("chat", tmp_path, "-m", "hello")
     assert code == 4
     assert "no checkpoint" in err
+
+
+def test_a_run_with_a_reader_answers_by_a_quotation(puna, checkpoint: Path, tmp_path: Path) -> None:
+    text = 'def copyfile(src, dst):\n    """Copy a file."""\n'
+    document = Document(text, "d", "shutil.py", meta={"kind": "python"})
+    PassageIndex.build(tmp_path / "index" / "passages", [document], 600).close()
+    shutil.copytree(checkpoint, tmp_path / "sft" / "checkpoint")
+    (tmp_path / "lineage.json").write_text("{}")
+    (tmp_path / RANKER).mkdir(parents=True)
+    Ranker({"<any>": 0}, {"role:opening": 0}, np.ones((1, 1), np.float32)).save(tmp_path / RANKER)
+    code, out, err = puna("chat", tmp_path, "-m", "What does copyfile do?")
+    assert (code, out) == (0, "Copy a file.\n")
+    assert "[shutil.py, characters 31 to 43;" in err
+    _, plain, _ = puna("chat", tmp_path, "-m", "What does copyfile do?", "--no-documents", *SETTINGS)
+    assert plain != out

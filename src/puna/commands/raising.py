@@ -81,7 +81,14 @@ def _tell(folder: Path, scores: dict, seconds: float) -> None:
             f"{scores['sft_token_f1']:.3f} (before fine-tuning: {scores['pretrain_exact_match']:.1%}, "
             f"{scores['pretrain_token_f1']:.3f})"
         )
+    if "cited_given_exact_match" in scores:
+        click.echo(
+            f"Quoted by the reader: {scores['cited_given_exact_match']:.1%} of answers exact, token F1 "
+            f"{scores['cited_given_token_f1']:.3f}; from all documents {scores['cited_looked_up_exact_match']:.1%}, "
+            f"{scores['cited_looked_up_token_f1']:.3f} (BM25's first sentence: "
+            f"{scores['cited_first_sentence_exact_match']:.1%}, {scores['cited_first_sentence_token_f1']:.3f})"
+        )
     click.echo(f"Time: {format_seconds(seconds)}")
     if (folder / "report.html").exists():
         click.echo(f"Report: {folder / 'report.html'}")
-    click.echo(f"Talk to it: puna chat {folder}")
+    click.echo(f"Talk to it: puna chat {folder}, or in a browser: puna serve {folder}")

@@ -1,0 +1,1 @@
+"""Batches: many requests of one file, answered in the background and across restarts."""

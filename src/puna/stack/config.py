@@ -1,0 +1,156 @@
+"""`stack.toml`: what a server is made of, and where it keeps things.
+
+    [server]
+    host = "127.0.0.1"
+    port = 8321
+
+    [providers.vllm]
+    type = "remote::openai"
+    url = "http://10.0.0.5:8000/v1"
+    key = "${VLLM_KEY:}"
+
+`${NAME}` is an environment variable, and `${NAME:default}` one that may be unset; secrets need not stand in the file.
+A provider with `enabled = "${SOME_KEY:}"` is left out where the variable is empty. Everything else is strict: an
+unknown setting is refused with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from puna.base.config import from_dict, read_toml, require
+from puna.base.errors import ConfigError
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where it listens, and what it lets in.
+
+    Attributes:
+        host: an address of this machine; any but the loopback's needs keys.
+        port: 0 takes a free one.
+        tls_cert: PEM file of the certificate; "" for plain HTTP.
+        tls_key: PEM file of its key.
+        max_body_bytes: of a request; files are counted apart.
+        max_file_bytes: of an uploaded file.
+        cors_origins: web pages elsewhere that may call; none by default.
+        drain_seconds: how long requests under way may take when the server stops.
+        require_keys: whether every request needs a key; by default where any key exists.
+        requests_per_minute: of one key (or of all who have none); 0 for no limit.
+        tokens_per_minute: likewise, prompts and answers together.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8321
+    tls_cert: str = ""
+    tls_key: str = ""
+    max_body_bytes: int = 32 << 20
+    max_file_bytes: int = 512 << 20
+    cors_origins: tuple[str, ...] = ()
+    drain_seconds: float = 30.0
+    require_keys: bool | None = None
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.port <= 65535, f"port is {self.port}; it must be from 0 to 65535.")
+        require(bool(self.tls_cert) == bool(self.tls_key), "TLS needs both tls_cert and tls_key.")
+        for name in ("max_body_bytes", "max_file_bytes"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be above 0.")
+        for name in ("drain_seconds", "requests_per_minute", "tokens_per_minute"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be at least 0.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class StorageConfig:
+    """Where records and files are kept.
+
+    Attributes:
+        database: a path of an SQLite file, or "postgresql://user@host/name".
+        files: a folder for uploaded files and indexes; by default beside the SQLite file.
+    """
+
+    database: str = ""
+    files: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StackConfig:
+    """A server.
+
+    Attributes:
+        server: where it listens.
+        storage: where it keeps things.
+        providers: name -> `type` and that type's own settings.
+        routes: name -> settings of a router over the providers.
+        shields: name -> `type` and settings.
+    """
+
+    server: ServerConfig = field(default_factory=ServerConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    routes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, settings in self.providers.items():
+            require(re.fullmatch(r"[\w.-]+", name) is not None, f"The provider name {name!r} has other characters than "
+                    "letters, digits, '.', '_' and '-'.")  # fmt: skip
+            require("type" in settings, f"The provider {name!r} has no type.", 'Write type = "remote::openai".')
+
+
+def read_config(path: Path | str, environment: Mapping[str, str] | None = None) -> StackConfig:
+    """Reads a `stack.toml`.
+
+    Raises:
+        ConfigError: an unknown setting, a wrong value, or a variable that is not set and has no default.
+    """
+    data = substituted(read_toml(path), os.environ if environment is None else environment)
+    providers = data.get("providers", {})
+    if isinstance(providers, Mapping):
+        kept = {name: dict(settings) for name, settings in providers.items() if settings.get("enabled", True)}
+        for settings in kept.values():
+            settings.pop("enabled", None)
+        data = {**data, "providers": kept}
+    return from_dict(StackConfig, data)
+
+
+def substituted(value: Any, environment: Mapping[str, str], at: str = "") -> Any:
+    """A value with the environment's in the place of `${NAME}` in its texts."""
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda found: _variable(found, environment, at), value)
+    if isinstance(value, Mapping):
+        return {key: substituted(item, environment, f"{at}.{key}" if at else key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [substituted(item, environment, f"{at}[{i}]") for i, item in enumerate(value)]
+    return value
+
+
+def _variable(found: re.Match[str], environment: Mapping[str, str], at: str) -> str:
+    name, default = found[1], found[2]
+    if name in environment:
+        return environment[name]
+    if default is None:
+        raise ConfigError(
+            f"{at} needs the environment variable {name}, which is not set.",
+            hint=f"Set it, or write ${{{name}:}} where it may be empty.",
+        )
+    return default

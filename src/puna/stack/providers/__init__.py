@@ -1,0 +1,1 @@
+"""Where answers come from: the engine in this process, or servers elsewhere."""

@@ -1,0 +1,1 @@
+"""What the server keeps: records of any kind in SQLite or PostgreSQL, each with an owner."""

@@ -1,0 +1,1 @@
+"""Vector stores: uploaded files made searchable, in the background and across restarts."""

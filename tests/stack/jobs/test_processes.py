@@ -1,0 +1,80 @@
+"""Processes by identity."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from puna.stack.jobs.processes import identity, is_alive, outlast, run_child
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def test_a_process_lives_until_it_ends_even_unreaped() -> None:
+    assert is_alive(identity(os.getpid()))
+    child = subprocess.Popen(SLEEP)
+    name = identity(child.pid)
+    assert is_alive(name)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_alive(name)
+    child.wait()
+    assert not is_alive(name)
+
+
+@pytest.mark.parametrize("name", ["", "x:1", "own:1", "99999999999999999999:1"])
+def test_what_is_no_living_process(name: str) -> None:
+    assert not is_alive(name.replace("own", str(os.getpid())))
+
+
+async def ignore(name: str) -> None:
+    del name
+
+
+def test_a_childs_output_is_added_to_its_log(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"]
+
+    async def go() -> list[int]:
+        return [await run_child(command, tmp_path / "a" / "log", ignore) for _ in range(2)]
+
+    assert asyncio.run(go()) == [3, 3]
+    assert sorted((tmp_path / "a" / "log").read_text().split()) == ["err", "err", "out", "out"]
+
+
+def test_a_child_ends_with_its_task(tmp_path: Path) -> None:
+    names: list[str] = []
+
+    async def keep(name: str) -> None:
+        names.append(name)
+
+    async def go() -> None:
+        task = asyncio.ensure_future(run_child(SLEEP, tmp_path / "log", keep))
+        while not names:
+            await asyncio.sleep(0.01)
+        assert is_alive(names[0])
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(go())
+    assert not is_alive(names[0])
+
+
+def test_a_process_that_was_left_is_waited_for_and_can_be_ended() -> None:
+    short = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
+    asyncio.run(asyncio.wait_for(outlast(identity(short.pid)), 20))
+    assert short.wait() == 0
+    child = subprocess.Popen(SLEEP, start_new_session=True)
+
+    async def go() -> None:
+        task = asyncio.ensure_future(outlast(identity(child.pid)))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(go())
+    assert child.wait(5) != 0

@@ -1,0 +1,68 @@
+"""Keys: shown once, kept as a hash, ended when they are told to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from puna.base.errors import InputError
+from puna.stack.context import Caller
+from puna.stack.errors import ApiError
+from puna.stack.operation import keys
+from puna.stack.state.sqlite import SqliteStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqliteStore:
+    return SqliteStore(tmp_path / "stack.db")
+
+
+def test_a_key_says_whose_it_is(store: SqliteStore) -> None:
+    text, key = keys.create(store, "ana", ["chat", "files"], name="laptop")
+    caller = keys.verify(store, text)
+    assert (caller.owner, caller.key_id, caller.scopes) == ("ana", key.id, {"chat", "files"})
+    assert keys.listed(store) == [key]
+
+
+def test_the_secret_is_nowhere_on_the_disk(store: SqliteStore, tmp_path: Path) -> None:
+    text, _ = keys.create(store, "ana")
+    secret = text.split("-", 2)[2]
+    store.close()
+    assert all(secret.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+    record = SqliteStore(tmp_path / "stack.db").list(keys.KIND).records[0]
+    assert secret not in json.dumps(dict(record.data))
+
+
+def test_altered_unknown_and_ended_keys_are_refused(store: SqliteStore) -> None:
+    text, key = keys.create(store, "ana", expires=1000.0)
+    assert keys.verify(store, text, now=999.0).owner == "ana"
+    refused = [(text, 1000.0, "expired_api_key")]
+    refused += [
+        (wrong, 0.0, "invalid_api_key") for wrong in (text[:-1] + "_", f"puna-{key.id}-", "puna-x-y", "sk-1", "")
+    ]
+    for shown, now, code in refused:
+        with pytest.raises(ApiError) as caught:
+            keys.verify(store, shown, now)
+        assert (caught.value.status, caught.value.code) == (401, code), shown
+    assert keys.revoke(store, key.id)
+    assert not keys.revoke(store, key.id)
+    with pytest.raises(ApiError, match="not known"):
+        keys.verify(store, text, 0.0)
+
+
+def test_a_key_needs_an_owner(store: SqliteStore) -> None:
+    with pytest.raises(InputError, match="needs an owner"):
+        keys.create(store, "")
+
+
+@pytest.mark.parametrize(
+    ("path", "scope"),
+    [("/v1/chat/completions", "chat"), ("/v1alpha/agents/a/session", "agents"), ("/tokenize", "tokenize"), ("/", ""),
+     ("/v1", "")],
+)  # fmt: skip
+def test_a_scope_is_the_first_word_of_a_path(path: str, scope: str) -> None:
+    assert keys.scope_of(path) == scope
+    assert keys.allows(Caller(scopes=frozenset({scope})), path)
+    assert not keys.allows(Caller(scopes=frozenset({"other"})), path)
