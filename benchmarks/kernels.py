@@ -129,7 +129,7 @@ def timed(call: Callable[[], object]) -> float:
 def measure(rounds: int) -> None:
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
     reads, everyone, attentions = [], contenders(), attention_contenders()
-    memory, loads = torch.zeros(BYTES, dtype=torch.uint8), []
+    memory, loads = torch.ones(BYTES, dtype=torch.uint8), []  # zeros would all be one page
     inputs = {M: torch.randn(M, K).bfloat16() for M in TOKENS}
     for turn in range(rounds + 1):  # the first warms up
         loads.append(os.getloadavg()[0])

@@ -2,7 +2,7 @@
 
 Random weights of the 1B shape drive the engine itself, each measurement in a process of its own; rivals take turns.
 
-- together: 16 requests that share the first 256 tokens and go on with 16 to 256 of their own, 64 new tokens each;
+- together: 16 requests that share the first 256 tokens and go on with 16 to 256 of their own, 128 new tokens each;
   beside the same requests one after another (prefix cache on, so that this is our best single stream), and beside
   transformers' continuous batching (`generate_batch`, sdpa), whose blocks and batch are set to what the work needs:
   left to itself it reserves the machine's memory and reads it at every step.
@@ -34,7 +34,7 @@ import rivals
 
 CASES = ("together", "turns", "stall", "edit", "many")
 FORMATS = {"bf16": ("", ""), "int8": ("int8", "int8"), "fp8": ("fp8", "fp8"), "int4": ("int4-g32", "int8")}
-REQUESTS, SHARED, ANSWER = 16, 256, 64
+REQUESTS, SHARED, ANSWER = 16, 256, 128
 TURN, EDIT_EVERY, EDIT_TOKENS = 2048, 24, 480
 LONG_PROMPT, LISTENERS = 4096, 4
 GOALS = {
