@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from puna.core.document import Document
-from puna.engine.ranker import Ranker
 from puna.knowledge.index import PassageIndex
+from puna.reader.ranker import Ranker
 from puna.recipes.reading import RANKER
 
 SETTINGS = ("--set", "max_tokens=8", "--set", "seed=1")
@@ -53,7 +53,7 @@ def test_a_run_with_a_reader_answers_by_a_quotation(puna, checkpoint: Path, tmp_
     shutil.copytree(checkpoint, tmp_path / "sft" / "checkpoint")
     (tmp_path / "lineage.json").write_text("{}")
     (tmp_path / RANKER).mkdir(parents=True)
-    Ranker({"<any>": 0}, {"role:opening": 0}, np.ones((1, 1), np.float32)).save(tmp_path / RANKER)
+    Ranker({"<any>": 0}, {"role:opening": 0}, np.full((1, 1), 20, np.float32)).save(tmp_path / RANKER)
     code, out, err = puna("chat", tmp_path, "-m", "What does copyfile do?")
     assert (code, out) == (0, "Copy a file.\n")
     assert "[shutil.py, characters 31 to 43;" in err

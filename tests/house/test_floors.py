@@ -17,7 +17,7 @@ FLOORS: dict[str, int] = {
             ("core", "base"),
             ("tokenizer", "model", "knowledge", "kernels", "sandbox"),
             ("evals", "agent", "data", "parallel", "quant", "guard"),
-            ("view", "train", "engine", "export"),
+            ("view", "train", "engine", "export", "reader"),
             ("align", "testing"),
             ("recipes", "stack"),
             ("apps",),

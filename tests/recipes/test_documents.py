@@ -6,8 +6,8 @@ from pathlib import Path
 
 from puna.core.document import Document
 from puna.data import corpus
-from puna.engine.reading import Reader
 from puna.knowledge.grounding import NOT_IN_TEXT
+from puna.reader.reading import Reader
 from puna.recipes.documents import RunDocuments
 from puna.testing import ScriptedChatModel
 

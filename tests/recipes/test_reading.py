@@ -11,9 +11,9 @@ import pytest
 
 from puna.base.errors import ArtifactError
 from puna.core.verdict import Task
-from puna.engine.ranker import Ranker
 from puna.knowledge.chunk import Passage
 from puna.knowledge.grounding import NOT_IN_TEXT, grounded_prompt
+from puna.reader.ranker import Ranker
 from puna.recipes.reading import RANKER, open_reader, passages_of, ranker_of
 from puna.testing import ScriptedChatModel
 
@@ -27,7 +27,7 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     shutil.copytree(finished_run / "index", tmp_path / "index")
     shutil.copy(finished_run / "lineage.json", tmp_path)
     (tmp_path / RANKER).mkdir(parents=True)
-    Ranker({"<any>": 0}, {"roles:def brackets": 0}, np.ones((1, 1), np.float32)).save(tmp_path / RANKER)
+    Ranker({"<any>": 0}, {"roles:def brackets": 0}, np.full((1, 1), 20, np.float32)).save(tmp_path / RANKER)
     return tmp_path
 
 

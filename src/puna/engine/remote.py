@@ -10,8 +10,6 @@ own extensions but for the sampling settings of vLLM, which are sent where they 
 
 from __future__ import annotations
 
-import email.utils
-import ipaddress
 import json
 import os
 import random
@@ -27,6 +25,7 @@ import httpx
 
 from puna.base.config import require
 from puna.base.errors import ConfigError, InputError, RemoteError
+from puna.base.web import is_loopback, retry_after
 from puna.core.chat import Message, ToolCall, ToolSpec
 from puna.core.completion import (
     Completion,
@@ -106,7 +105,7 @@ class RemoteModel:
             headers=headers,
             timeout=httpx.Timeout(config.timeout, connect=min(config.timeout, 10.0)),
             limits=httpx.Limits(max_connections=None),
-            trust_env=not _is_loopback(url.host),  # a proxy does not reach this machine
+            trust_env=not is_loopback(url.host),  # a proxy does not reach this machine
         )
 
     @property
@@ -213,7 +212,7 @@ class RemoteModel:
                 if response.status_code == 200:
                     return response
                 failure = self._refusal(response)
-                asked = _retry_after(response.headers.get("retry-after", ""))
+                asked = retry_after(response.headers.get("retry-after", ""))
                 passing = response.status_code in _PASSING and asked <= self.config.max_wait
             except httpx.TransportError as error:
                 failure, cause = self._unreachable(error), error
@@ -342,28 +341,9 @@ def _usage(data: Mapping[str, Any] | None, seconds: float) -> Usage:
     return Usage(int(data.get("prompt_tokens") or 0), int(data.get("completion_tokens") or 0), decode_seconds=seconds)
 
 
-def _retry_after(value: str) -> float:
-    """Seconds to wait by a `Retry-After` header (RFC 9110, section 10.2.3): a number or a date; 0 for neither."""
-    if re.fullmatch(r"\d+(?:\.\d+)?", value.strip()):
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return 0.0
-
-
 def _parsed(url: str) -> httpx.URL | None:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
         return None
     return parsed if parsed.scheme in ("http", "https") and parsed.host else None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

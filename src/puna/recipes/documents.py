@@ -12,7 +12,7 @@ from pathlib import Path
 from puna.core.chat import Message
 from puna.core.protocols import ChatModel
 from puna.data import corpus
-from puna.engine.reading import CitedAnswer, Reader
+from puna.reader.reading import CitedAnswer, Reader
 from puna.recipes.reading import open_reader, ranker_of
 
 _PARTS = ("split/train", "split/held_out")

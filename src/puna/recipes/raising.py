@@ -196,7 +196,7 @@ def _model_stages(config: RaiseConfig) -> list[Stage]:
         ),
         Stage("sft", "checkpoint", tuning, config.sft, ("pretrain", "questions"), temporary=("state", "tokens")),
         Stage("quantize", "checkpoint", quantizing, config.quantize, ("split", "questions", "sft")),
-        Stage("evaluate", "scores", measuring, measured, ("split", "questions", "index", "reader", *models)),
+        Stage("evaluate", "scores", measuring, measured, ("split", "questions", "index", "reader", *models), version=2),
         Stage("report", "report", partial(report, config=config.report), config.report, ("quantize", "evaluate")),
     ]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from puna.core.protocols import ChatModel
 from puna.core.verdict import Task
-from puna.engine.ranker import Ranker
-from puna.engine.reading import Lookup, Reader
 from puna.knowledge.chunk import Passage
 from puna.knowledge.grounding import grounded_prompt
 from puna.knowledge.index import PassageIndex
+from puna.reader.ranker import Ranker
+from puna.reader.reading import Lookup, Reader
 from puna.recipes.run_folder import index_folder, is_run
 
 RANKER = "reader/ranker"

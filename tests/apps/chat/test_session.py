@@ -11,9 +11,9 @@ from puna.base.errors import ArtifactError, ConfigError, InputError, PunaError, 
 from puna.core.chat import Conversation, Message, ToolCall
 from puna.core.completion import Completion, SamplingParams
 from puna.core.document import Span
-from puna.engine.reading import CitedAnswer
 from puna.knowledge.chunk import Passage
 from puna.knowledge.grounding import NOT_IN_TEXT, grounded_prompt
+from puna.reader.reading import CitedAnswer
 from puna.testing import Answer, ScriptedChatModel
 
 PASSAGE = Passage("1", "shutil.py", 0, 20, "def copyfile", "def copyfile(): ...\n")

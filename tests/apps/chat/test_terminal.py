@@ -12,9 +12,9 @@ from puna.base.errors import RemoteError
 from puna.core.chat import Message
 from puna.core.completion import SamplingParams
 from puna.core.document import Span
-from puna.engine.reading import CitedAnswer
 from puna.knowledge.chunk import Passage
 from puna.knowledge.grounding import NOT_IN_TEXT
+from puna.reader.reading import CitedAnswer
 from puna.testing import Answer, ScriptedChatModel
 
 Line = str | BaseException

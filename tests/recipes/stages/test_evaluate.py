@@ -11,10 +11,10 @@ import puna
 from puna.base.files import read_jsonl
 from puna.base.progress import MetricsLog, Silent
 from puna.data import corpus
-from puna.engine.ranker import RankerConfig
 from puna.evals.bits import bits_per_byte
 from puna.evals.compression import xz_bits
 from puna.knowledge.grounding import NOT_IN_TEXT
+from puna.reader.ranker import RankerConfig
 from puna.recipes.runner import StageContext
 from puna.recipes.stages.evaluate import EvaluateConfig, evaluate
 from puna.recipes.stages.reader import ReaderConfig, make_reader

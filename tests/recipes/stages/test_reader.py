@@ -12,10 +12,10 @@ from puna.core.chat import Conversation, Message
 from puna.core.verdict import Task
 from puna.data import corpus
 from puna.data.conversations import read_conversations
-from puna.engine.ranker import Ranker, RankerConfig
 from puna.evals.answers import exact_match
 from puna.knowledge.chunk import Passage, chunk
 from puna.knowledge.grounding import NOT_IN_TEXT
+from puna.reader.ranker import Ranker, RankerConfig
 from puna.recipes.reading import passages_of
 from puna.recipes.runner import StageContext
 from puna.recipes.stages.questions import CONVERSATIONS, TASKS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ import httpx
 
 from puna.core.chat import Message
 from puna.core.document import Span
-from puna.engine.reading import CitedAnswer
 from puna.knowledge.chunk import Passage
-from puna.stack.app import make_app
-from puna.stack.testing import make_stack
+from puna.reader.reading import CitedAnswer
+from puna.stack.testing import make_stack, talk
 
 TEXT = "The grass is high. Llamas like it."
 PASSAGE = Passage(text=TEXT, document_id="d1", source="puna.md", start=0, end=len(TEXT), heading="Grass")
@@ -34,17 +32,11 @@ class Scripted:
         return TEXT if source == "puna.md" else None
 
 
-def talk(folder: Path, reader: Any, work: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
-    async def go() -> None:
-        stack = make_stack(folder)
-        if reader is not None:
-            stack.parts["reader"] = reader
-        app = make_app(stack)
-        client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://t")
-        async with app.router.lifespan_context(app), client:
-            await work(client)
-
-    asyncio.run(go())
+def ask(folder: Path, reader: Any, work: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
+    stack = make_stack(folder)
+    if reader is not None:
+        stack.parts["reader"] = reader
+    talk(stack, work)
 
 
 def test_an_answer_comes_with_the_place_that_it_quotes(tmp_path: Path) -> None:
@@ -59,7 +51,7 @@ def test_an_answer_comes_with_the_place_that_it_quotes(tmp_path: Path) -> None:
         assert text[citation["start"] : citation["end"]] == citation["text"]
         assert found["confidence"] == 0.75
 
-    talk(tmp_path, reader, work)
+    ask(tmp_path, reader, work)
     assert reader.asked == [("Who likes it?", [Message("user", "What is high?")])]
 
 
@@ -74,7 +66,7 @@ def test_what_cannot_be_answered_is_refused(tmp_path: Path) -> None:
         gone = await client.get("/v1alpha/reader/document", params={"source": "../secret"})
         assert gone.status_code == 404
 
-    talk(tmp_path, Scripted(), work)
+    ask(tmp_path, Scripted(), work)
 
 
 def test_a_server_without_documents_says_so(tmp_path: Path) -> None:
@@ -82,4 +74,4 @@ def test_a_server_without_documents_says_so(tmp_path: Path) -> None:
         refused = await client.post("/v1alpha/reader/answer", json={"question": "Who?"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (404, "no_documents")
 
-    talk(tmp_path, None, work)
+    ask(tmp_path, None, work)

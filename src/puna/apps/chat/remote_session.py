@@ -24,9 +24,9 @@ from puna.base.errors import InputError, RemoteError
 from puna.core.chat import Message, ToolCall
 from puna.core.completion import SamplingParams
 from puna.core.document import Span
-from puna.engine.reading import CitedAnswer
 from puna.engine.remote import RemoteConfig, RemoteModel
 from puna.knowledge.chunk import Passage
+from puna.reader.reading import CitedAnswer
 
 Item = Mapping[str, Any]
 _VALUE = 512  # characters that a value of metadata may have

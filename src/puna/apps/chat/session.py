@@ -18,9 +18,9 @@ from puna.base.files import read_json, write_json
 from puna.core.chat import Conversation, Message
 from puna.core.completion import Completion, Done, SamplingParams, TextDelta
 from puna.core.protocols import ChatModel
-from puna.engine.reading import Answering, CitedAnswer
 from puna.knowledge.chunk import Passage
 from puna.knowledge.grounding import grounded_prompt
+from puna.reader.reading import Answering, CitedAnswer
 
 Lookup = Callable[[str], Sequence[Passage]]
 

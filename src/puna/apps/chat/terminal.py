@@ -9,8 +9,8 @@ from typing import IO
 
 from puna.apps.chat.session import ChatSession, Lookup
 from puna.base.errors import PunaError, near
-from puna.engine.reading import Answering, CitedAnswer
 from puna.knowledge.grounding import title
+from puna.reader.reading import Answering, CitedAnswer
 
 _HELP = """\
 /system TEXT    set the system message (without TEXT: remove it)

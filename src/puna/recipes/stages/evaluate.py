@@ -22,14 +22,14 @@ from puna.data import corpus
 from puna.data.conversations import UNANSWERABLE
 from puna.data.questions.sentence import first_sentence
 from puna.engine.local import LocalModel
-from puna.engine.ranker import Ranker
-from puna.engine.reading import CitedAnswer, Reader
 from puna.evals.answers import AnswerScores, ask, score
 from puna.evals.bits import bits_per_byte
 from puna.evals.compression import xz_bits
 from puna.knowledge.chunk import Passage, chunk
 from puna.knowledge.grounding import NOT_IN_TEXT
 from puna.knowledge.index import PassageIndex
+from puna.reader.ranker import Ranker
+from puna.reader.reading import CitedAnswer, Reader
 from puna.recipes.reading import lookup_of, passages_of
 from puna.recipes.run_folder import CHECKPOINT
 from puna.recipes.runner import StageContext

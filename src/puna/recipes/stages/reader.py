@@ -16,10 +16,10 @@ from puna.core.chat import Conversation
 from puna.core.document import Document
 from puna.data import corpus
 from puna.data.conversations import read_conversations
-from puna.engine.evidence import arrange, read_question
-from puna.engine.ranker import Example, RankerConfig, fit
 from puna.knowledge.chunk import Passage, chunk
 from puna.knowledge.index import PassageIndex
+from puna.reader.evidence import arrange, read_question
+from puna.reader.ranker import Example, RankerConfig, fit
 from puna.recipes.reading import LOOKED_UP
 from puna.recipes.runner import StageContext
 from puna.recipes.stages.questions import CONVERSATIONS

@@ -14,7 +14,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse
 
 from puna.core.chat import Message
-from puna.engine.reading import CitedAnswer
+from puna.reader.reading import CitedAnswer
 from puna.stack.context import stack_of
 from puna.stack.errors import ApiError, invalid, not_found
 from puna.stack.state.store import run

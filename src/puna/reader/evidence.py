@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 
-from puna.engine.candidates import Candidate, candidates, lines
 from puna.knowledge.chunk import Passage
 from puna.knowledge.grounding import title
+from puna.reader.candidates import Candidate, candidates, lines
 
 _WORD = re.compile(r"\w+")
 _TOKEN = re.compile(r"[\w.]*\w\(\)|-{1,2}\w[\w-]*|\w+(?:[.-]\w+)*|`[^`]+`|[^\w\s]")
@@ -32,7 +32,7 @@ _LIFT = 12  # places by which a passage rises that defines what is asked about; 
 @cache
 def _plain_words() -> frozenset[str]:
     """Words that say how something is asked, and not what about."""
-    return frozenset(resources.files("puna.engine").joinpath("assets/plain_words.txt").read_text("utf-8").split())
+    return frozenset(resources.files("puna.reader").joinpath("assets/plain_words.txt").read_text("utf-8").split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from puna.base.errors import ArtifactError
-from puna.engine.ranker import Example, Ranker, RankerConfig, fit
 from puna.knowledge.chunk import Passage
+from puna.reader.ranker import Example, Ranker, RankerConfig, fit
 
 NAMES = ("copper", "silver", "marble", "timber", "velvet", "amber", "pewter", "linen", "paper", "cotton")
 FORMS = {

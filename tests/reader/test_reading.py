@@ -11,10 +11,10 @@ from puna.core.chat import Message
 from puna.core.completion import SamplingParams
 from puna.core.document import Span
 from puna.engine.local import LocalModel
-from puna.engine.ranker import Example, Ranker, RankerConfig, fit
-from puna.engine.reading import CitedAnswer, Reader
 from puna.knowledge.chunk import Passage
 from puna.knowledge.grounding import NOT_IN_TEXT, grounded_prompt
+from puna.reader.ranker import Example, Ranker, RankerConfig, fit
+from puna.reader.reading import CitedAnswer, Reader
 from puna.testing import ScriptedChatModel, tiny_model, tiny_tokenizer
 
 TEXT = 'def copyfile(src, dst):\n    """Copy data from src\n    to dst."""\n    raise SameFileError\n'
@@ -65,6 +65,15 @@ def test_what_the_passages_do_not_say_is_not_said(ranker: Ranker) -> None:
     answer = Reader(None, Shelf(OTHER), ranker).answer("What does copyfile do?")
     assert (answer.text, answer.spans, answer.passages) == (NOT_IN_TEXT, (), ())
     assert not answer.found
+
+
+def test_an_answer_that_is_less_likely_than_the_least_is_not_given(ranker: Ranker) -> None:
+    reader = Reader(None, Shelf(PASSAGE), ranker)
+    sure = reader.answer("What does copyfile do?").confidence
+    assert Reader(None, Shelf(PASSAGE), ranker, least=sure).answer("What does copyfile do?").found
+    unsure = Reader(None, Shelf(PASSAGE), ranker, least=sure + 1e-6).answer("What does copyfile do?")
+    assert (unsure.text, unsure.spans) == (NOT_IN_TEXT, ())
+    assert unsure.trace["candidates"][0]["text"] == "Copy data from src to dst."
 
 
 def test_the_trace_tells_what_was_considered(ranker: Ranker) -> None:

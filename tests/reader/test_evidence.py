@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from puna.engine.evidence import NAME, arrange, look, read_question, signs, stems
 from puna.knowledge.chunk import Passage
+from puna.reader.evidence import NAME, arrange, look, read_question, signs, stems
 
 TEXT = '''class Box(dict):
     """Hold things."""

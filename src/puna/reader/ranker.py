@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from puna.base.errors import ArtifactError
 from puna.base.files import read_json, write_json
-from puna.engine.evidence import Query, look, read_question, signs
 from puna.knowledge.chunk import Passage
+from puna.reader.evidence import Query, look, read_question, signs
 
 _VOCABULARY, _WEIGHTS = "ranker.json", "ranker.npy"
 _BIAS = "<any>"

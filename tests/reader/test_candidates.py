@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.engine.candidates import LONGEST, candidates, lines
+from puna.reader.candidates import LONGEST, candidates, lines
 
 CODE = '''def copyfile(src, dst, *, follow_symlinks=True) -> str:
     """Copy data from src to dst. If it exists, it is replaced.

@@ -17,10 +17,10 @@ from puna.core.chat import Message
 from puna.core.completion import Constraint, SamplingParams
 from puna.core.document import Span
 from puna.core.protocols import ChatModel
-from puna.engine.evidence import arrange, read_question
-from puna.engine.ranker import Ranked, Ranker
 from puna.knowledge.chunk import Passage
 from puna.knowledge.grounding import NOT_IN_TEXT, grounded_prompt, says_not_in_text
+from puna.reader.evidence import arrange, read_question
+from puna.reader.ranker import Ranked, Ranker
 
 Lookup = Callable[[str], Sequence[Passage]]
 _TRACED = 5  # of the best candidates, in a trace
@@ -79,15 +79,26 @@ class Reader:
         lookup: finds passages for a question, best first; better too many than too few.
         ranker: scores the spans.
         count: of the passages that are read.
+        least: a quotation that is less likely right than this is not given. On held-out questions of the standard
+            library 248 quotations had 5 below an even chance, of which 1 was right; greetings and questions that are
+            phrased unlike any that the ranker knows fall below it too.
     """
 
-    def __init__(self, model: ChatModel | None, lookup: Lookup, ranker: Ranker | None = None, count: int = 5) -> None:
+    def __init__(
+        self,
+        model: ChatModel | None,
+        lookup: Lookup,
+        ranker: Ranker | None = None,
+        count: int = 5,
+        least: float = 0.5,
+    ) -> None:
         if model is None and ranker is None:
             raise ConfigError("A reader needs a ranker, or a model that writes its answers.")
         self.model = model
         self.lookup = lookup
         self.ranker = ranker
         self.count = count
+        self.least = least
 
     def answer(self, question: str, history: Sequence[Message] = ()) -> CitedAnswer:
         """Answers a question; "it" in it is what the user asked about before.
@@ -112,7 +123,10 @@ class Reader:
             "passages": [_place(passage) for passage in passages],
             "candidates": [_shown(one, passages) for one in ranked[:_TRACED]],
         }
-        return _cited(ranked[0], _confidence(ranked, passages), passages, trace)
+        confidence = _confidence(ranked, passages)
+        if ranked[0].passage >= 0 and confidence < self.least:
+            return CitedAnswer(NOT_IN_TEXT, trace=trace)
+        return _cited(ranked[0], confidence, passages, trace)
 
     def _passages(self, question: str, earlier: str) -> Sequence[Passage]:
         """Those of the question; where it names nothing itself, those of both questions."""
