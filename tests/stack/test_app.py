@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 from fastapi import APIRouter
 from pydantic import BaseModel
 
 from puna.base.errors import InputError
-from puna.stack.app import make_app
-from puna.stack.testing import ScriptedProvider, make_stack
+from puna.stack.testing import ScriptedProvider, make_stack, talk
 
 router = APIRouter()
 
@@ -30,20 +26,6 @@ async def trial(body: Body) -> dict[str, int]:
     if body.count > 9:
         raise RuntimeError("secret")
     return {"count": body.count}
-
-
-def talk(folder: Path, work: Callable[[httpx.AsyncClient], Awaitable[Any]], *providers: Any) -> Any:
-    async def go() -> Any:
-        app = make_app(make_stack(folder, *providers))
-        app.include_router(router)
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t") as client,
-        ):
-            return await work(client)
-
-    return asyncio.run(go())
 
 
 def test_every_refusal_has_one_form(tmp_path: Path) -> None:
@@ -70,7 +52,7 @@ def test_every_refusal_has_one_form(tmp_path: Path) -> None:
             assert answer.status_code == status
             assert path in answer.json()["error"]["message"]
 
-    talk(tmp_path, work)
+    talk(make_stack(tmp_path), work, router)
 
 
 def test_no_two_requests_have_one_id(tmp_path: Path) -> None:
@@ -78,7 +60,7 @@ def test_no_two_requests_have_one_id(tmp_path: Path) -> None:
         ids = [(await client.post("/trial", json={"count": 1})).headers["x-request-id"] for _ in range(5)]
         assert len(set(ids)) == 5
 
-    talk(tmp_path, work)
+    talk(make_stack(tmp_path), work, router)
 
 
 def test_providers_live_as_long_as_the_application(tmp_path: Path) -> None:
@@ -95,7 +77,7 @@ def test_providers_live_as_long_as_the_application(tmp_path: Path) -> None:
         await client.post("/trial", json={"count": 1})
         assert lives == ["start"]
 
-    talk(tmp_path, work, Watched())
+    talk(make_stack(tmp_path, Watched()), work, router)
     assert lives == ["start", "stop"]
 
 
@@ -105,4 +87,4 @@ def test_the_document_lists_every_route(tmp_path: Path) -> None:
         assert "/trial" in document["paths"]
         assert document["info"]["title"] == "Puna"
 
-    talk(tmp_path, work)
+    talk(make_stack(tmp_path), work, router)

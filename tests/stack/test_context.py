@@ -37,6 +37,12 @@ def test_a_model_is_found_by_both_of_its_names(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
+def test_a_part_is_made_once(tmp_path: Path) -> None:
+    stack = make_stack(tmp_path)
+    made = stack.part("thing", lambda stack: object())
+    assert stack.part("thing", lambda stack: object()) is made
+
+
 def test_work_in_the_background_ends_with_the_server(tmp_path: Path) -> None:
     async def work() -> None:
         stack, ended = make_stack(tmp_path), []

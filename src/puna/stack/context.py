@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import HTTPConnection
 
@@ -15,6 +15,8 @@ from puna.stack.errors import ApiError, not_found
 from puna.stack.providers.provider import ModelInfo, Provider
 from puna.stack.state.files import FileStore
 from puna.stack.state.store import Store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,12 @@ class Stack:
             words = f"The model {id!r} is for {found[1].type}, not for {type}."
             raise ApiError(400, words, param="model", code="wrong_model_type")
         return found
+
+    def part(self, name: str, make: Callable[[Stack], T]) -> T:
+        """A part of the server by its name, made when it is first asked for."""
+        if name not in self.parts:
+            self.parts[name] = make(self)
+        return self.parts[name]
 
     def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Runs something beside the requests; it is cancelled when the server stops."""

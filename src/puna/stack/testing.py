@@ -1,18 +1,31 @@
-"""Public fakes for tests of the server: a provider that says what it is told to, a stack that keeps all in a folder."""
+"""Public fakes for tests of the server: a provider that says what it is told to, a stack that keeps all in a folder,
+and the server itself with its clients, in process (`running`, `talk`) or on a socket of this machine (`live`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from starlette.types import Receive, Scope, Send
 
 from puna.core.chat import Message, ToolSpec
 from puna.core.completion import Completion, Done, StreamEvent, TextDelta, ToolCallDelta, Usage
-from puna.stack.context import Stack
+from puna.stack.app import make_app
+from puna.stack.context import Caller, Stack
 from puna.stack.providers.provider import Ask, Health, ModelInfo, Provider
 from puna.stack.state.files import FileStore
 from puna.stack.state.sqlite import SqliteStore
 
+T = TypeVar("T")
 MODELS = (ModelInfo("tiny", context_length=4096), ModelInfo("letters", "embedding", dimensions=26))
 
 
@@ -104,3 +117,66 @@ def make_stack(folder: Path, *providers: Provider) -> Stack:
     """A stack that keeps its records and files in a folder."""
     found: Mapping[str, Provider] = {provider.id: provider for provider in providers or (ScriptedProvider(),)}
     return Stack(SqliteStore(folder / "stack.db"), FileStore(folder / "files"), found)
+
+
+# Servers --------------------------------------------------------------------------------------------------------------
+
+
+class RunningServer:
+    """An application that runs in this process, and its clients."""
+
+    def __init__(self, app: FastAPI, stack: Stack) -> None:
+        self.app, self.stack = app, stack
+
+    def client(self, caller: Caller | None = None, path: str = "", raises: bool = False) -> httpx.AsyncClient:
+        """A client without a socket.
+
+        Args:
+            caller: who it is; by default nobody, as on a server without keys.
+            path: before all paths, such as "/v1".
+            raises: whether what nobody foresaw is raised here too, and not only answered with 500.
+        """
+
+        async def called(scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app(scope if caller is None else {**scope, "state": {"caller": caller}}, receive, send)
+
+        transport = httpx.ASGITransport(called, raise_app_exceptions=raises)
+        return httpx.AsyncClient(transport=transport, base_url=f"http://test{path}")
+
+
+@asynccontextmanager
+async def running(stack: Stack, *routers: APIRouter) -> AsyncIterator[RunningServer]:
+    """The server of a stack within the block, with further routes."""
+    app = make_app(stack)
+    for router in routers:
+        app.include_router(router)
+    async with app.router.lifespan_context(app):
+        yield RunningServer(app, stack)
+
+
+def talk(stack: Stack, work: Callable[[httpx.AsyncClient], Awaitable[T]], *routers: APIRouter) -> T:
+    """Runs a server for as long as `work` talks to it; gives what that returns."""
+
+    async def go() -> T:
+        async with running(stack, *routers) as server, server.client() as client:
+            return await work(client)
+
+    return asyncio.run(go())
+
+
+@contextmanager
+def live(stack: Stack, path: str = "") -> Iterator[str]:
+    """The address of a server on a free port of the loopback, within the block; `path` is added to it."""
+    config = uvicorn.Config(make_app(stack), host="127.0.0.1", port=0, log_config=None, lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise RuntimeError("The server has ended before it was ready.")
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}{path}"
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 
-from puna.stack.app import make_app
 from puna.stack.providers.provider import Ask, ModelInfo
-from puna.stack.testing import ScriptedProvider, make_stack
+from puna.stack.testing import ScriptedProvider, live, make_stack
 from puna.testing import tiny_checkpoint
 
 HERE = Path(__file__).parent
@@ -41,17 +37,8 @@ def url(tmp_path: Path) -> Iterator[str]:
     provider = Echo(models=[ModelInfo("tiny", context_length=4096, meta={"folder": str(base)})])
     stack = make_stack(tmp_path / "state", provider)
     stack.parts["training_device"] = "cpu"
-    server = uvicorn.Server(uvicorn.Config(make_app(stack), host="127.0.0.1", port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with live(stack) as address:
+        yield address
 
 
 PYTHONS = [name for name in os.environ.get("PUNA_LLAMA_STACK_CLIENT_PYTHON", "").split(os.pathsep) if name]

@@ -17,9 +17,9 @@ from puna.stack.context import Stack
 from puna.stack.errors import ApiError
 from puna.stack.jobs.evaluation import datasets_of
 from puna.stack.jobs.finetune import KIND, base_folder, conversation, prepare, read_log, settings
-from puna.stack.jobs.processes import is_alive
 from puna.stack.jobs.service import jobs_of
 from puna.stack.providers.provider import ModelInfo
+from puna.stack.state.holder import is_alive
 from puna.stack.testing import ScriptedProvider, make_stack
 from puna.testing import tiny_checkpoint
 

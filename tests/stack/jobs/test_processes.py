@@ -1,35 +1,16 @@
-"""Processes by identity."""
+"""Children and their groups."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from puna.stack.jobs.processes import identity, is_alive, outlast, run_child
+from puna.stack.jobs.processes import outlast, run_child
+from puna.stack.state.holder import identity, is_alive
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
-
-
-def test_a_process_lives_until_it_ends_even_unreaped() -> None:
-    assert is_alive(identity(os.getpid()))
-    child = subprocess.Popen(SLEEP)
-    name = identity(child.pid)
-    assert is_alive(name)
-    child.kill()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert not is_alive(name)
-    child.wait()
-    assert not is_alive(name)
-
-
-@pytest.mark.parametrize("name", ["", "x:1", "own:1", "99999999999999999999:1"])
-def test_what_is_no_living_process(name: str) -> None:
-    assert not is_alive(name.replace("own", str(os.getpid())))
 
 
 async def ignore(name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from puna.stack.errors import ApiError
-from puna.stack.jobs.resources import Resources, every, key, part
+from puna.stack.jobs.resources import Resources, key
 from puna.stack.testing import make_stack
 
 
@@ -39,20 +39,6 @@ def test_names_that_cannot_be_are_refused(tmp_path: Path, name: str) -> None:
     assert refused.value.status == 400
 
 
-def test_every_record_is_read_over_many_pages(tmp_path: Path) -> None:
-    store = make_stack(tmp_path).store
-    with store.transaction():
-        for number in range(450):
-            store.insert("row", f"r{number}", {"n": number})
-    assert [record.data["n"] for record in every(store, "row", "")] == list(range(450))
-
-
 def test_owners_keys_differ() -> None:
     assert key("", "x") == "x"
     assert len({key("", "x"), key("a", "x"), key("b", "x")}) == 3
-
-
-def test_a_part_is_made_once(tmp_path: Path) -> None:
-    stack = make_stack(tmp_path)
-    made = part(stack, "thing", lambda stack: object())
-    assert part(stack, "thing", lambda stack: object()) is made

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from puna.base.errors import ConfigError, RemoteError
 from puna.core.chat import Message, ToolCall, ToolSpec
 from puna.core.completion import Completion, Constraint, SamplingParams, TextDelta, ToolCallDelta
 from puna.core.verdict import Price
 from puna.engine.local import LocalModel
-from puna.stack.app import make_app
 from puna.stack.errors import ApiError
 from puna.stack.providers.engine import EngineProvider
 from puna.stack.providers.openai import OpenAIConfig, OpenAIProvider, from_settings
 from puna.stack.providers.provider import Ask, ModelInfo
 from puna.stack.providers.remote_reading import UpstreamError
-from puna.stack.testing import make_stack
+from puna.stack.testing import live, make_stack
 from puna.testing import tiny_model, tiny_tokenizer
-from puna.tokenizer import Tokenizer
 
 KEY = "sk-secret-0123456789abcdef"
 ASK = Ask("m", [Message("user", "hi")], SamplingParams(max_tokens=5))
@@ -478,24 +474,6 @@ def test_a_proxy_of_the_environment_is_not_asked_about_this_machine(monkeypatch:
     play(work, HELLO)
 
 
-@contextmanager
-def live(folder: Path, tokenizer: Tokenizer) -> Iterator[str]:
-    """The address of this package's own server over a model of random weights."""
-    engine = EngineProvider("local", {"tiny": lambda: LocalModel(tiny_model(2), tokenizer)})
-    app = make_app(make_stack(folder, engine))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 def test_puna_behind_puna_answers_as_the_model_itself(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
     here = LocalModel(tiny_model(2), tokenizer)
@@ -548,5 +526,6 @@ def test_puna_behind_puna_answers_as_the_model_itself(tmp_path: Path) -> None:
         await later.stop()
         await far.stop()
 
-    with live(tmp_path, tokenizer) as url:
+    engine = EngineProvider("local", {"tiny": lambda: LocalModel(tiny_model(2), tokenizer)})
+    with live(make_stack(tmp_path, engine), "/v1") as url:
         asyncio.run(go(url))

@@ -50,7 +50,8 @@ def test_what_a_dead_worker_left_has_failed(store: SqliteStore) -> None:
 
 def test_another_machines_worker_is_dead_when_its_time_is_over(store: SqliteStore) -> None:
     Marks(store).begin("", kept())
-    mark(store, worker="other", host="elsewhere", until=time.time() + 5)
+    elsewhere = {"host": "elsewhere", "process": "1:2", "token": "other"}
+    mark(store, holder=elsewhere, until=time.time() + 5)
     looking = Marks(store)
     assert looking.load("", "resp_1").response["status"] == "in_progress"
     mark(store, until=time.time() - 1)

@@ -5,54 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from puna.base.errors import InputError
-from puna.stack.app import make_app
-from puna.stack.context import Caller, Stack
-from puna.stack.testing import ScriptedProvider, make_stack
+from puna.stack.context import Caller
+from puna.stack.testing import RunningServer, ScriptedProvider, make_stack, running
 
 CHAT = "/v1/chat/completions"
 
 
-def acting(app: ASGIApp, owner: str, scopes: Sequence[str]) -> ASGIApp:
-    async def called(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": {"caller": Caller(owner, "key", frozenset(scopes))}}, receive, send)
-
-    return called
+Check = Callable[[httpx.AsyncClient, RunningServer], Awaitable[None]]
 
 
-class Server:
-    """An application that runs, and a client for each owner."""
-
-    def __init__(self, app: ASGIApp, stack: Stack) -> None:
-        self.app, self.stack = app, stack
-
-    def as_owner(self, owner: str = "ada", scopes: Sequence[str] = ("*",)) -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(acting(self.app, owner, scopes))
-        return httpx.AsyncClient(transport=transport, base_url="http://test/v1")
+def as_owner(server: RunningServer, owner: str = "ada", scopes: Sequence[str] = ("*",)) -> httpx.AsyncClient:
+    return server.client(Caller(owner, "key", frozenset(scopes)), "/v1", raises=True)
 
 
-@asynccontextmanager
-async def running(folder: Path, *providers: ScriptedProvider) -> AsyncIterator[Server]:
-    stack = make_stack(folder, *providers)
-    app = make_app(stack)
-    async with app.router.lifespan_context(app):
-        yield Server(app, stack)
-
-
-def serve(
-    folder: Path, check: Callable[[httpx.AsyncClient, Server], Awaitable[None]], *providers: ScriptedProvider
-) -> None:
+def serve(folder: Path, check: Check, *providers: ScriptedProvider) -> None:
     async def main() -> None:
-        async with running(folder, *providers) as server, server.as_owner() as client:
+        async with running(make_stack(folder, *providers)) as server, as_owner(server) as client:
             await check(client, server)
 
     asyncio.run(main())
@@ -94,7 +70,7 @@ async def rows_of(client: httpx.AsyncClient, id: str) -> dict[str, Any]:
 
 
 def test_every_request_is_answered_into_a_file(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         lines = [chat_line(f"r{n}", f"say {n}") for n in range(10)]
         batch = await create(client, [*lines, "", "  "], metadata={"a": "b"})
         assert (batch["object"], batch["status"], batch["metadata"]) == ("batch", "validating", {"a": "b"})
@@ -120,7 +96,7 @@ def test_every_request_is_answered_into_a_file(tmp_path: Path) -> None:
 
 
 def test_requests_that_fail_are_in_the_error_file(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         lines = [chat_line("good", "hi"), chat_line("bad", "hi", temperature=-7)]
         batch = await ended(client, (await create(client, lines))["id"])
         assert (batch["status"], batch["request_counts"]) == ("completed", {"total": 2, "completed": 1, "failed": 1})
@@ -134,7 +110,7 @@ def test_requests_that_fail_are_in_the_error_file(tmp_path: Path) -> None:
 
 
 def test_a_provider_that_raises_fails_its_line_alone(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         batch = await ended(client, (await create(client, [chat_line(f"r{n}", "hi") for n in range(5)]))["id"])
         assert batch["request_counts"] == {"total": 5, "completed": 4, "failed": 1}
 
@@ -154,7 +130,7 @@ FAULTS: dict[str, Sequence[Any]] = {
 def test_a_file_with_a_fault_fails_before_any_request(tmp_path: Path, code: str) -> None:
     provider = ScriptedProvider()
 
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         batch = await ended(client, (await create(client, FAULTS[code]))["id"])
         assert (batch["status"], batch["output_file_id"]) == ("failed", None)
         assert batch["errors"]["object"] == "list"
@@ -165,7 +141,7 @@ def test_a_file_with_a_fault_fails_before_any_request(tmp_path: Path, code: str)
 
 
 def test_a_wrong_batch_is_refused_with_its_field(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         line = [chat_line("a", "x")]
         for field, value in (("endpoint", "/v1/files"), ("completion_window", "1h"), ("metadata", {"a": 1})):
             error = (await create(client, line, 400, **{field: value}))["error"]
@@ -177,10 +153,10 @@ def test_a_wrong_batch_is_refused_with_its_field(tmp_path: Path) -> None:
 
 
 def test_batches_are_their_owners_alone(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         batch = await create(client, [chat_line("a", "x")])
         await ended(client, batch["id"])
-        async with server.as_owner("eve") as eve:
+        async with as_owner(server, "eve") as eve:
             assert (await eve.get(f"/batches/{batch['id']}")).status_code == 404
             assert (await eve.post(f"/batches/{batch['id']}/cancel")).status_code == 404
             assert (await eve.get("/batches")).json()["data"] == []
@@ -192,9 +168,9 @@ def test_batches_are_their_owners_alone(tmp_path: Path) -> None:
 
 
 def test_a_key_that_may_not_chat_may_not_have_a_batch_chat(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         file = await upload(client, [chat_line("a", "x")])
-        async with server.as_owner("ada", ["batches"]) as narrow:
+        async with as_owner(server, "ada", ["batches"]) as narrow:
             body = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
             answer = await narrow.post("/batches", json=body)
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "insufficient_scope")
@@ -203,7 +179,7 @@ def test_a_key_that_may_not_chat_may_not_have_a_batch_chat(tmp_path: Path) -> No
 
 
 def test_batches_are_listed_by_page(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         ids = [(await create(client, [chat_line("a", "x")]))["id"] for _ in range(3)]
         page = (await client.get("/batches", params={"limit": 2})).json()
         assert ([batch["id"] for batch in page["data"]], page["has_more"]) == (ids[:0:-1], True)
@@ -214,7 +190,7 @@ def test_batches_are_listed_by_page(tmp_path: Path) -> None:
 
 
 def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         id = (await create(client, [chat_line(f"r{n}", "hi") for n in range(200)]))["id"]
         until = time.monotonic() + 20
         while (await client.get(f"/batches/{id}")).json()["request_counts"]["completed"] < 5:
@@ -231,7 +207,7 @@ def test_a_cancelled_batch_keeps_what_was_answered(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_has_ended_cannot_be_cancelled(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         batch = await ended(client, (await create(client, [chat_line("a", "x")]))["id"])
         answer = await client.post(f"/batches/{batch['id']}/cancel")
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "batch_ended")
@@ -240,7 +216,7 @@ def test_a_batch_that_has_ended_cannot_be_cancelled(tmp_path: Path) -> None:
 
 
 def test_a_batch_whose_time_is_over_says_which_requests_were_not_made(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         id = (await create(client, [chat_line(f"r{n}", "hi") for n in range(100)]))["id"]
         store = server.stack.store
         while (await client.get(f"/batches/{id}")).json()["request_counts"]["completed"] < 2:
@@ -260,7 +236,7 @@ def test_a_batch_whose_time_is_over_says_which_requests_were_not_made(tmp_path: 
 
 
 def test_embeddings_and_the_expiry_of_outputs(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         body = {"model": "letters", "input": "abc"}
         lines = [{"custom_id": "e", "method": "POST", "url": "/v1/embeddings", "body": body}]
         expiry = {"anchor": "created_at", "seconds": 3600}
@@ -275,7 +251,7 @@ def test_embeddings_and_the_expiry_of_outputs(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_fails_the_batch(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         batch = await create(client, [chat_line("a", "x")], input_file_id="file-none")
         batch = await ended(client, batch["id"])
         assert batch["status"] == "failed"
@@ -286,14 +262,14 @@ def test_a_file_that_is_not_there_fails_the_batch(tmp_path: Path) -> None:
 
 
 def test_asking_again_with_the_same_key_makes_no_second_batch(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         file = await upload(client, [chat_line("a", "x")])
         body = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h", "idempotency_key": "once"}
         first, second = [(await client.post("/batches", json=body)).json() for _ in range(2)]
         assert (second["id"], second["created_at"]) == (first["id"], first["created_at"])
         answer = await client.post("/batches", json={**body, "metadata": {"a": "b"}})
         assert (answer.status_code, answer.json()["error"]["param"]) == (409, "idempotency_key")
-        async with server.as_owner("eve") as eve:
+        async with as_owner(server, "eve") as eve:
             assert (await eve.post("/batches", json=body)).json()["id"] != first["id"]
         assert len((await client.get("/batches")).json()["data"]) == 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,16 @@ import pytest
 from puna.base.errors import RemoteError
 from puna.core.completion import StreamEvent, TextDelta
 from puna.engine.local import LocalModel
-from puna.stack.app import make_app
 from puna.stack.providers.engine import EngineProvider
 from puna.stack.providers.provider import Ask, Provider
-from puna.stack.testing import ScriptedProvider, make_stack
+from puna.stack.testing import ScriptedProvider, make_stack, talk
 from puna.testing import tiny_model, tiny_tokenizer
 
 PATH = "/v1/completions"
 
 
-def talk(folder: Path, provider: Provider, work: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
-    async def go() -> Any:
-        app = make_app(make_stack(folder, provider))
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t") as client,
-        ):
-            return await work(client)
-
-    return asyncio.run(go())
-
-
 def post(folder: Path, provider: Provider, **body: Any) -> httpx.Response:
-    return talk(folder, provider, lambda client: client.post(PATH, json={"model": "tiny", **body}))
+    return talk(make_stack(folder, provider), lambda client: client.post(PATH, json={"model": "tiny", **body}))
 
 
 def engine() -> EngineProvider:
@@ -135,7 +121,7 @@ def test_probabilities_of_prompt_and_answer_agree_with_the_model(tmp_path: Path)
         assert choice["logprobs"]["token_logprobs"][0] is None
         assert len(choice["logprobs"]["tokens"]) == 5
 
-    talk(tmp_path, engine(), work)
+    talk(make_stack(tmp_path, engine()), work)
 
 
 def test_the_best_of_several_is_the_likeliest(tmp_path: Path) -> None:
@@ -151,7 +137,7 @@ def test_the_best_of_several_is_the_likeliest(tmp_path: Path) -> None:
         wanted = sorted(many, key=mean, reverse=True)[:2]
         assert [choice["text"] for choice in best] == [choice["text"] for choice in wanted]
 
-    talk(tmp_path, engine(), work)
+    talk(make_stack(tmp_path, engine()), work)
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,12 @@ from typing import Any
 
 import httpx
 
-from puna.stack.app import make_app
-from puna.stack.testing import make_stack
+from puna.stack.testing import make_stack, running
 
 
 def serve(folder: Path, work: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
     async def do() -> None:
-        app = make_app(make_stack(folder))
-        transport = httpx.ASGITransport(app=app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://test/v1") as client,
-        ):
+        async with running(make_stack(folder)) as server, server.client(path="/v1", raises=True) as client:
             await work(client)
 
     asyncio.run(do())

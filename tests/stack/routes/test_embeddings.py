@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import struct
 from pathlib import Path
@@ -11,21 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from puna.stack.app import make_app
-from puna.stack.testing import ScriptedProvider, make_stack
+from puna.stack.testing import make_stack, talk
 
 
 def embed(folder: Path, **body: Any) -> httpx.Response:
-    async def go() -> httpx.Response:
-        app = make_app(make_stack(folder, ScriptedProvider()))
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t") as client,
-        ):
-            return await client.post("/v1/embeddings", json={"model": "letters", **body})
-
-    return asyncio.run(go())
+    body = {"model": "letters", **body}
+    return talk(make_stack(folder), lambda client: client.post("/v1/embeddings", json=body))
 
 
 def test_each_text_gets_its_vector_in_order(tmp_path: Path) -> None:

@@ -4,48 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from puna.stack.app import make_app
-from puna.stack.context import Caller, Stack
-from puna.stack.testing import make_stack
+from puna.stack.context import Caller
+from puna.stack.testing import RunningServer, make_stack, running
 
-
-def acting(app: ASGIApp, owner: str) -> ASGIApp:
-    async def called(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": {"caller": Caller(owner)}}, receive, send)
-
-    return called
+Check = Callable[[httpx.AsyncClient, RunningServer], Awaitable[None]]
 
 
-class Server:
-    """An application that runs, and a client for each owner."""
-
-    def __init__(self, app: ASGIApp, stack: Stack) -> None:
-        self.app, self.stack = app, stack
-
-    def as_owner(self, owner: str = "") -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(acting(self.app, owner)), base_url="http://test/v1")
+def as_owner(server: RunningServer, owner: str) -> httpx.AsyncClient:
+    return server.client(Caller(owner), "/v1", raises=True)
 
 
-@asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Server]:
-    stack = make_stack(folder)
-    app = make_app(stack)
-    async with app.router.lifespan_context(app):
-        yield Server(app, stack)
-
-
-def serve(folder: Path, check: Callable[[httpx.AsyncClient, Server], Awaitable[None]]) -> None:
+def serve(folder: Path, check: Check) -> None:
     async def main() -> None:
-        async with running(folder) as server, server.as_owner("ada") as client:
+        async with running(make_stack(folder)) as server, as_owner(server, "ada") as client:
             await check(client, server)
 
     asyncio.run(main())
@@ -60,7 +38,7 @@ async def upload(
 
 
 def test_an_uploaded_file_is_listed_read_and_deleted(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         file = await upload(client, b"\x00\xff any bytes", "böse name's.html")
         assert file["object"] == "file"
         assert (file["bytes"], file["purpose"], file["status"]) == (12, "assistants", "processed")
@@ -81,7 +59,7 @@ def test_an_uploaded_file_is_listed_read_and_deleted(tmp_path: Path) -> None:
 
 
 def test_an_uploaded_page_is_never_shown_as_one(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         file = await upload(client, b"<script>alert(1)</script>", "page.html")
         headers = (await client.get(f"/files/{file['id']}/content")).headers
         assert headers["content-type"] == "application/octet-stream"
@@ -92,9 +70,9 @@ def test_an_uploaded_page_is_never_shown_as_one(tmp_path: Path) -> None:
 
 
 def test_another_owners_file_is_not_found(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         file = await upload(client)
-        async with server.as_owner("eve") as eve:
+        async with as_owner(server, "eve") as eve:
             for method, path in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
                 answer = await eve.request(method, f"/files/{file['id']}{path}")
                 assert answer.status_code == 404
@@ -116,7 +94,7 @@ ODD_EXPIRIES = ["soon", "{}", '{"anchor": "created_at"}', "7200"]
 
 @pytest.mark.parametrize("given", ODD_EXPIRIES)
 def test_an_expiry_that_is_none_is_refused(tmp_path: Path, given: str) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         fields = {"purpose": "assistants", "expires_after": given}
         answer = await client.post("/files", files={"file": ("a.txt", b"abc")}, data=fields)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_after")
@@ -126,7 +104,7 @@ def test_an_expiry_that_is_none_is_refused(tmp_path: Path, given: str) -> None:
 
 @pytest.mark.parametrize("param", REFUSED)
 def test_a_wrong_field_is_named(tmp_path: Path, param: str) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         fields = {"purpose": "assistants", **REFUSED[param]}
         answer = await client.post("/files", files={"file": ("a.txt", b"abc")}, data=fields)
         error = answer.json()["error"]
@@ -137,7 +115,7 @@ def test_a_wrong_field_is_named(tmp_path: Path, param: str) -> None:
 
 
 def test_a_missing_file_or_purpose_is_named(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         answer = await client.post("/files", data={"purpose": "assistants"}, files={"other": ("a", b"a")})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")
         answer = await client.post("/files", files={"file": ("a.txt", b"abc")})
@@ -147,7 +125,7 @@ def test_a_missing_file_or_purpose_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_expires_says_when(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         fields = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "7200"}
         file = await upload(client, **fields)
         assert abs(file["expires_at"] - time.time() - 7200) < 10
@@ -159,7 +137,7 @@ def test_a_file_that_expires_says_when(tmp_path: Path) -> None:
 
 
 def test_lists_go_page_by_page_and_by_purpose(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         ids = [(await upload(client, purpose="evals" if n == 2 else "batch"))["id"] for n in range(4)]
         seen, after = [], None
         while True:
@@ -179,7 +157,7 @@ def test_lists_go_page_by_page_and_by_purpose(tmp_path: Path) -> None:
 
 
 def test_a_file_above_the_limit_is_refused(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         server.stack.files.max_bytes = 10
         answer = await client.post("/files", files={"file": ("a", b"x" * 11)}, data={"purpose": "batch"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
@@ -190,7 +168,7 @@ def test_a_file_above_the_limit_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("id", ["..%2Fstack.db", "%00", "a%2Fb", "💥"])
 def test_an_odd_id_is_no_file(tmp_path: Path, id: str) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         assert (await client.get(f"/files/{id}/content")).status_code == 404
 
     serve(tmp_path, check)

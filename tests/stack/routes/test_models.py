@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 
-from puna.stack.app import make_app
-from puna.stack.context import Stack
 from puna.stack.providers.provider import ModelInfo
 from puna.stack.routes.models import find
-from puna.stack.testing import ScriptedProvider, make_stack
-
-
-def talk(stack: Stack, work: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
-    async def go() -> Any:
-        app = make_app(stack)
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t") as client,
-        ):
-            return await work(client)
-
-    return asyncio.run(go())
+from puna.stack.testing import ScriptedProvider, make_stack, talk
 
 
 class Growing(ScriptedProvider):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from puna.stack.app import make_app
 from puna.stack.providers.provider import ModelInfo
-from puna.stack.testing import ScriptedProvider, make_stack
+from puna.stack.testing import ScriptedProvider, make_stack, talk
 
 
 class Ranking(ScriptedProvider):
@@ -25,18 +23,8 @@ class Ranking(ScriptedProvider):
 
 def post(folder: Path, path: str, body: dict[str, Any]) -> httpx.Response:
     models = (ModelInfo("ranker", "rerank"),)
-
-    async def go() -> httpx.Response:
-        providers = ScriptedProvider(), Ranking("r", models=models), ScriptedProvider("cannot", models=models)
-        app = make_app(make_stack(folder, *providers))
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t") as client,
-        ):
-            return await client.post(path, json=body)
-
-    return asyncio.run(go())
+    providers = ScriptedProvider(), Ranking("r", models=models), ScriptedProvider("cannot", models=models)
+    return talk(make_stack(folder, *providers), lambda client: client.post(path, json=body))
 
 
 def test_the_nearest_text_is_first(tmp_path: Path) -> None:

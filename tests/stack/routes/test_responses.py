@@ -19,7 +19,7 @@ from puna.core.completion import Completion, Usage
 from puna.stack.app import make_app
 from puna.stack.context import Stack
 from puna.stack.providers.provider import Ask, ModelInfo
-from puna.stack.testing import ScriptedProvider, make_stack
+from puna.stack.testing import ScriptedProvider, make_stack, running
 
 SCHEMA_OF_F = {"type": "object", "properties": {"city": {"type": "string"}}}
 F = {"type": "function", "name": "weather", "parameters": SCHEMA_OF_F}
@@ -37,12 +37,7 @@ class Stores:
 
 @asynccontextmanager
 async def client_of(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    app = make_app(stack)
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://test/v1") as client,
-    ):
+    async with running(stack) as server, server.client(path="/v1") as client:
         stack.parts["vector_stores"] = Stores()
         yield client
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +15,17 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from puna.base.errors import RemoteError
 from puna.core.chat import Message, ToolCall
 from puna.core.completion import Completion, Usage
 from puna.engine.local import LocalModel
-from puna.stack.app import make_app
 from puna.stack.context import Stack
 from puna.stack.providers.engine import EngineProvider
 from puna.stack.responses import records
 from puna.stack.responses.marks import Marks
 from puna.stack.state.sqlite import SqliteStore
-from puna.stack.testing import ScriptedProvider, make_stack
+from puna.stack.testing import ScriptedProvider, live, make_stack
 from puna.testing import tiny_model, tiny_tokenizer
 
 openai = pytest.importorskip("openai")
@@ -46,23 +42,10 @@ CALL = Completion(Message("assistant", "", (ToolCall("weather", {"city": "Ulm"},
 
 
 @contextmanager
-def live(stack: Stack) -> Iterator[Any]:
+def openai_client(stack: Stack) -> Iterator[Any]:
     """OpenAI's client of a server on this machine."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(make_app(stack), log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        with httpx.Client(trust_env=False, timeout=60) as http:
-            yield openai.OpenAI(base_url=url, api_key="x", max_retries=0, http_client=http)
-    finally:
-        server.should_exit = True
-        thread.join()
+    with live(stack, "/v1") as url, httpx.Client(trust_env=False, timeout=60) as http:
+        yield openai.OpenAI(base_url=url, api_key="x", max_retries=0, http_client=http)
 
 
 def engine(folder: Path) -> Stack:
@@ -71,7 +54,7 @@ def engine(folder: Path) -> Stack:
 
 def test_openais_client_reads_answers(tmp_path: Path) -> None:
     provider = ScriptedProvider(answers=["one two", CALL, "It rains.", RemoteError("gone"), RemoteError("gone")])
-    with live(make_stack(tmp_path, provider)) as client:
+    with openai_client(make_stack(tmp_path, provider)) as client:
         made = client.responses.create(model="tiny", input="hello", metadata={"a": "b"})
         assert made.output_text == "one two"
         assert made.usage.input_tokens + made.usage.output_tokens == made.usage.total_tokens
@@ -96,7 +79,7 @@ def test_openais_client_reads_answers(tmp_path: Path) -> None:
 
 
 def test_openais_stream_helper(tmp_path: Path) -> None:
-    with live(make_stack(tmp_path, ScriptedProvider(answers=["one two", CALL]))) as client:
+    with openai_client(make_stack(tmp_path, ScriptedProvider(answers=["one two", CALL]))) as client:
         with client.responses.stream(model="tiny", input="hello") as stream:
             said = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
             final = stream.get_final_response()
@@ -109,7 +92,7 @@ def test_openais_stream_helper(tmp_path: Path) -> None:
 
 
 def test_openais_client_keeps_conversations(tmp_path: Path) -> None:
-    with live(make_stack(tmp_path, ScriptedProvider())) as client:
+    with openai_client(make_stack(tmp_path, ScriptedProvider())) as client:
         talk = client.conversations.create(metadata={"a": "b"})
         client.responses.create(model="tiny", input="hello", conversation=talk.id)
         client.conversations.items.create(talk.id, items=[{"type": "message", "role": "user", "content": "more"}])
@@ -120,7 +103,7 @@ def test_openais_client_keeps_conversations(tmp_path: Path) -> None:
 
 
 def test_openais_client_follows_the_background(tmp_path: Path) -> None:
-    with live(make_stack(tmp_path, ScriptedProvider(answers=["one two", "word " * 50], pause=0.02))) as client:
+    with openai_client(make_stack(tmp_path, ScriptedProvider(answers=["one two", "word " * 50], pause=0.02))) as client:
         made = client.responses.create(model="tiny", input="x", background=True)
         assert made.status == "queued"
         until = time.monotonic() + 10
@@ -133,7 +116,7 @@ def test_openais_client_follows_the_background(tmp_path: Path) -> None:
 
 def test_a_client_that_closes_its_stream_ends_the_generation(tmp_path: Path) -> None:
     stack = make_stack(tmp_path, ScriptedProvider(answers=["word " * 1000], pause=0.01))
-    with live(stack) as client:
+    with openai_client(stack) as client:
         with client.responses.create(model="tiny", input="x", stream=True) as stream:
             id = next(iter(stream)).response.id
         until = time.monotonic() + 1.0
@@ -147,7 +130,7 @@ def test_a_model_is_held_to_its_tools(tmp_path: Path) -> None:
     """Random weights would call anything: what is chosen holds by force, not by luck."""
     named = {"type": "function", "name": "news"}
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [named]}
-    with live(engine(tmp_path)) as client:
+    with openai_client(engine(tmp_path)) as client:
 
         def called(seed: int, choice: Any) -> set[str]:
             made = client.responses.create(
@@ -201,7 +184,7 @@ SCHEMAS: list[dict[str, Any]] = [
 def test_a_model_is_held_to_a_schema(tmp_path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     assert len(SCHEMAS) == 20
-    with live(engine(tmp_path)) as client:
+    with openai_client(engine(tmp_path)) as client:
         for seed, schema in enumerate(SCHEMAS):
             form = {"type": "json_schema", "name": "a", "schema": schema, "strict": True}
             made = client.responses.create(
@@ -212,7 +195,7 @@ def test_a_model_is_held_to_a_schema(tmp_path: Path) -> None:
 
 
 def test_tokens_are_those_of_the_models_tokenizer(tmp_path: Path) -> None:
-    with live(engine(tmp_path)) as client:
+    with openai_client(engine(tmp_path)) as client:
         made = client.responses.create(
             model="tiny", input="hello there", max_output_tokens=16, top_logprobs=2, extra_body={"seed": 3}
         )
@@ -234,7 +217,7 @@ import asyncio, sys
 from pathlib import Path
 import httpx
 from puna.stack.app import make_app
-from puna.stack.testing import ScriptedProvider, make_stack
+from puna.stack.testing import ScriptedProvider, live, make_stack, talk
 
 async def main():
     app = make_app(make_stack(Path(sys.argv[1]), ScriptedProvider(pause=0.01)))

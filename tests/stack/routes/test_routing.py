@@ -12,11 +12,10 @@ import pytest
 
 from puna.core.chat import Message
 from puna.core.completion import Completion, Usage
-from puna.stack.app import make_app
 from puna.stack.providers.provider import Ask, ModelInfo, Provider
 from puna.stack.routes.routing import router_of
 from puna.stack.routing.router import Router, read_routes
-from puna.stack.testing import ScriptedProvider, make_stack
+from puna.stack.testing import ScriptedProvider, make_stack, running
 
 BASE = "/v1alpha/routing"
 ANSWER = Completion(Message("assistant", "Yes"), Usage(1000, 100))
@@ -39,11 +38,8 @@ def play(folder: Path, scene: Scene, routed: bool = True) -> Any:
         router = Router(stack.providers, stack.store, routes)
         if routed:
             stack.providers["auto"] = router
-        app = make_app(stack)
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app=app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                return await scene(client, router)
+        async with running(stack) as server, server.client(raises=True) as client:
+            return await scene(client, router)
 
     return asyncio.run(run())
 

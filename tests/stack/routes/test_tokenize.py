@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from puna.engine.local import LocalModel
-from puna.stack.app import make_app
 from puna.stack.providers.engine import EngineProvider
-from puna.stack.providers.provider import Provider
-from puna.stack.testing import make_stack
+from puna.stack.testing import make_stack, talk
 from puna.testing import tiny_model, tiny_tokenizer
 from puna.tokenizer import Tokenizer
 from puna.tokenizer.special import special_tokens
 
 TOKENIZER = tiny_tokenizer()
-
-
-def talk(folder: Path, work: Callable[[httpx.AsyncClient], Awaitable[Any]], *providers: Provider) -> Any:
-    async def go() -> Any:
-        app = make_app(make_stack(folder, *providers))
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t") as client,
-        ):
-            return await work(client)
-
-    return asyncio.run(go())
 
 
 def engine(tokenizer: Tokenizer = TOKENIZER) -> EngineProvider:
@@ -65,7 +48,7 @@ def test_text_to_ids_and_back(tmp_path: Path) -> None:
         missing = await client.post("/tokenize", json={})
         assert missing.json()["error"]["param"] == "content"
 
-    talk(tmp_path, work, engine())
+    talk(make_stack(tmp_path, engine()), work)
 
 
 def test_a_conversation_is_counted_as_the_model_reads_it(tmp_path: Path) -> None:
@@ -77,7 +60,7 @@ def test_a_conversation_is_counted_as_the_model_reads_it(tmp_path: Path) -> None
         usage = (await client.post("/v1/chat/completions", json=body)).json()["usage"]
         assert counted == usage["prompt_tokens"]
 
-    talk(tmp_path, work, engine())
+    talk(make_stack(tmp_path, engine()), work)
 
 
 def test_without_a_tokenizer_nothing_is_made_up(tmp_path: Path) -> None:
@@ -89,7 +72,7 @@ def test_without_a_tokenizer_nothing_is_made_up(tmp_path: Path) -> None:
             assert refused.status_code == 501, path
             assert "tokenizer" in refused.json()["error"]["message"]
 
-    talk(tmp_path, work)
+    talk(make_stack(tmp_path), work)
 
 
 def test_a_model_that_cannot_infill_says_so(tmp_path: Path) -> None:
@@ -98,7 +81,7 @@ def test_a_model_that_cannot_infill_says_so(tmp_path: Path) -> None:
         assert refused.status_code == 501
         assert "not trained to fill in" in refused.json()["error"]["message"]
 
-    talk(tmp_path, work, engine())
+    talk(make_stack(tmp_path, engine()), work)
 
 
 def test_a_model_that_can_gets_prefix_and_suffix_between_its_tokens(tmp_path: Path) -> None:
@@ -127,4 +110,4 @@ def test_a_model_that_can_gets_prefix_and_suffix_between_its_tokens(tmp_path: Pa
         assert refused.json()["error"]["param"] == "input_extra.0"
 
     assert model.tokenizer.special == special
-    talk(tmp_path, work, engine(tokenizer))
+    talk(make_stack(tmp_path, engine(tokenizer)), work)

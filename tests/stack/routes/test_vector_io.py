@@ -7,11 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from puna.stack.app import make_app
-from puna.stack.testing import make_stack
+from puna.stack.testing import make_stack, running
 
 CHUNKS = [
     {"content": "Llamas eat grass.", "metadata": {"document_id": "doc-1", "page": 1}, "chunk_id": "c1"},
@@ -28,12 +26,7 @@ def serve(folder: Path, check: Callable[[Callable[..., Awaitable[Any]]], Awaitab
     """Runs an application; `check` is given what posts to it."""
 
     async def main() -> None:
-        app = make_app(make_stack(folder))
-        transport = httpx.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t/v1") as c,
-        ):
+        async with running(make_stack(folder)) as server, server.client(path="/v1", raises=True) as c:
 
             async def post(path: str, status: int = 200, **body: Any) -> Any:
                 answer = await c.post(path, json=body)

@@ -4,51 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from puna.stack.app import make_app
-from puna.stack.context import Caller, Stack
-from puna.stack.testing import ScriptedProvider, make_stack
+from puna.stack.context import Caller
+from puna.stack.testing import RunningServer, ScriptedProvider, make_stack, running
 
 LLAMAS = b"Llamas live on the puna.\n\nThey eat grass and carry loads.\n"
 FERNS = b"Ferns grow in the shade.\n\nThey have no flowers.\n"
 
 
-def acting(app: ASGIApp, owner: str) -> ASGIApp:
-    async def called(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": {"caller": Caller(owner)}}, receive, send)
-
-    return called
+Check = Callable[[httpx.AsyncClient, RunningServer], Awaitable[None]]
 
 
-class Server:
-    """An application that runs, and a client for each owner."""
-
-    def __init__(self, app: ASGIApp, stack: Stack) -> None:
-        self.app, self.stack = app, stack
-
-    def as_owner(self, owner: str = "") -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(acting(self.app, owner)), base_url="http://test/v1")
+def as_owner(server: RunningServer, owner: str) -> httpx.AsyncClient:
+    return server.client(Caller(owner), "/v1", raises=True)
 
 
-@asynccontextmanager
-async def running(folder: Path, *providers: ScriptedProvider) -> AsyncIterator[Server]:
-    stack = make_stack(folder, *providers)
-    app = make_app(stack)
-    async with app.router.lifespan_context(app):
-        yield Server(app, stack)
-
-
-def serve(folder: Path, check: Callable[[httpx.AsyncClient, Server], Awaitable[None]]) -> None:
+def serve(folder: Path, check: Check) -> None:
     async def main() -> None:
-        async with running(folder) as server, server.as_owner("ada") as client:
+        async with running(make_stack(folder)) as server, as_owner(server, "ada") as client:
             await check(client, server)
 
     asyncio.run(main())
@@ -81,7 +60,7 @@ async def ended(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
 
 
 def test_an_attached_file_is_found(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         store = await post(client, "/vector_stores", {"name": "animals", "metadata": {"a": "b"}})
         assert store["object"] == "vector_store"
         assert (store["name"], store["status"], store["metadata"]) == ("animals", "completed", {"a": "b"})
@@ -108,7 +87,7 @@ def test_an_attached_file_is_found(tmp_path: Path) -> None:
 
 
 def test_search_orders_filters_limits_and_takes_several_queries(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         store = await post(client, "/vector_stores")
         path = f"/vector_stores/{store['id']}"
         ids = {name: await upload(client, text, name) for name, text in (("llamas.txt", LLAMAS), ("ferns.txt", FERNS))}
@@ -147,7 +126,7 @@ BAD_SEARCHES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("param", BAD_SEARCHES)
 def test_a_wrong_search_is_refused_with_its_field(tmp_path: Path, param: str) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         store = await post(client, "/vector_stores")
         answer = await post(client, f"/vector_stores/{store['id']}/search", BAD_SEARCHES[param], 400)
         assert answer["error"]["param"].startswith(param.split(".")[0])
@@ -156,7 +135,7 @@ def test_a_wrong_search_is_refused_with_its_field(tmp_path: Path, param: str) ->
 
 
 def test_files_without_text_fail_with_the_reason(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         store = await post(client, "/vector_stores")
         path = f"/vector_stores/{store['id']}"
         expected = {
@@ -177,7 +156,7 @@ def test_files_without_text_fail_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         store = await post(client, "/vector_stores")
         path = f"/vector_stores/{store['id']}"
         for where in ("/vector_stores/vs_none", f"{path}/files/file-none", f"{path}/file_batches/none"):
@@ -191,7 +170,7 @@ def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
 
 
 def test_a_new_store_is_answered_with_its_files_and_says_which_are_not_there(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         server.stack.parts["vector_stores"]._patience = 30
         id = await upload(client)
         store = await post(client, "/vector_stores", {"file_ids": [id, "file-none"]})
@@ -205,12 +184,12 @@ def test_a_new_store_is_answered_with_its_files_and_says_which_are_not_there(tmp
 
 
 def test_another_owner_neither_sees_nor_attaches(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         id = await upload(client)
         store = await post(client, "/vector_stores", {"file_ids": [id]})
         path = f"/vector_stores/{store['id']}"
         await ended(client, f"{path}/files/{id}")
-        async with server.as_owner("eve") as eve:
+        async with as_owner(server, "eve") as eve:
             assert (await get(eve, "/vector_stores"))["data"] == []
             for where in (path, f"{path}/files", f"{path}/files/{id}", f"{path}/files/{id}/content"):
                 await get(eve, where, 404)
@@ -224,7 +203,7 @@ def test_another_owner_neither_sees_nor_attaches(tmp_path: Path) -> None:
 
 
 def test_a_store_is_changed_listed_and_deleted_with_its_index(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         id = await upload(client)
         first = await post(client, "/vector_stores", {"name": "one", "file_ids": [id]})
         second = await post(client, "/vector_stores", {"name": "two"})
@@ -249,7 +228,7 @@ def test_a_store_is_changed_listed_and_deleted_with_its_index(tmp_path: Path) ->
 
 
 def test_a_store_expires_after_days_without_use(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         body = {"expires_after": {"anchor": "last_active_at", "days": 2}}
         store = await post(client, "/vector_stores", body)
         path = f"/vector_stores/{store['id']}"
@@ -268,7 +247,7 @@ def test_a_store_expires_after_days_without_use(tmp_path: Path) -> None:
 
 
 def test_a_use_puts_the_expiry_off(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         store = await post(client, "/vector_stores", {"expires_after": {"anchor": "last_active_at", "days": 2}})
         kept = server.stack.store
         record = kept.get("vector_store", store["id"], "ada")
@@ -286,7 +265,7 @@ def test_a_use_puts_the_expiry_off(tmp_path: Path) -> None:
 
 
 def test_chunking_is_as_asked(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         text = b"\n\n".join(b"Paragraph %d speaks of the number %d and of nothing else." % (n, n) for n in range(60))
         static = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 20}}
         store = await post(client, "/vector_stores")
@@ -309,7 +288,7 @@ def test_chunking_is_as_asked(tmp_path: Path) -> None:
 
 
 def test_attributes_are_changed_and_filtered_by(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         id = await upload(client)
         store = await post(client, "/vector_stores", {"file_ids": [id]})
         path = f"/vector_stores/{store['id']}"
@@ -327,7 +306,7 @@ def test_attributes_are_changed_and_filtered_by(tmp_path: Path) -> None:
 
 
 def test_a_detached_or_deleted_file_is_found_no_more(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         first, second = await upload(client), await upload(client, FERNS, "ferns.txt")
         store = await post(client, "/vector_stores", {"file_ids": [first, second]})
         path = f"/vector_stores/{store['id']}"
@@ -348,7 +327,7 @@ def test_a_detached_or_deleted_file_is_found_no_more(tmp_path: Path) -> None:
 
 
 def test_files_are_listed_by_page_and_status(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         ids = [await upload(client, b"text %d" % n if n != 1 else b"", f"{n}.txt") for n in range(4)]
         store = await post(client, "/vector_stores", {"file_ids": ids})
         path = f"/vector_stores/{store['id']}"
@@ -368,7 +347,7 @@ def test_files_are_listed_by_page_and_status(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_files_counts_its_files_and_those_that_are_not_there(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         ids = [await upload(client), await upload(client, FERNS, "ferns.txt")]
         store = await post(client, "/vector_stores")
         path = f"/vector_stores/{store['id']}"
@@ -405,7 +384,7 @@ class Slow(ScriptedProvider):
 def test_a_file_that_takes_its_time_is_answered_as_in_progress(tmp_path: Path) -> None:
     async def main() -> None:
         slow = Slow()
-        async with running(tmp_path, slow) as server, server.as_owner("ada") as client:
+        async with running(make_stack(tmp_path, slow)) as server, as_owner(server, "ada") as client:
             server.stack.parts["vector_stores"]._patience = 0.2
             store = await post(client, "/vector_stores")
             path = f"/vector_stores/{store['id']}"
@@ -421,7 +400,7 @@ def test_a_file_that_takes_its_time_is_answered_as_in_progress(tmp_path: Path) -
 
 
 def test_a_small_file_is_answered_as_completed(tmp_path: Path) -> None:
-    async def check(client: httpx.AsyncClient, server: Server) -> None:
+    async def check(client: httpx.AsyncClient, server: RunningServer) -> None:
         server.stack.parts["vector_stores"]._patience = 30
         store = await post(client, "/vector_stores")
         file = await post(client, f"/vector_stores/{store['id']}/files", {"file_id": await upload(client)})
@@ -433,7 +412,7 @@ def test_a_small_file_is_answered_as_completed(tmp_path: Path) -> None:
 def test_a_cancelled_batch_leaves_nothing_in_the_index(tmp_path: Path) -> None:
     async def main() -> None:
         slow = Slow()
-        async with running(tmp_path, slow) as server, server.as_owner("ada") as client:
+        async with running(make_stack(tmp_path, slow)) as server, as_owner(server, "ada") as client:
             ids = [await upload(client, LLAMAS, f"{n}.txt") for n in range(4)]
             store = await post(client, "/vector_stores")
             path = f"/vector_stores/{store['id']}"
@@ -456,7 +435,7 @@ def test_a_cancelled_batch_leaves_nothing_in_the_index(tmp_path: Path) -> None:
 def test_a_store_that_is_deleted_while_a_file_is_indexed_leaves_no_index(tmp_path: Path) -> None:
     async def main() -> None:
         slow = Slow()
-        async with running(tmp_path, slow) as server, server.as_owner("ada") as client:
+        async with running(make_stack(tmp_path, slow)) as server, as_owner(server, "ada") as client:
             store = await post(client, "/vector_stores", {"file_ids": [await upload(client)]})
             await asyncio.sleep(0.1)
             assert (await client.delete(f"/vector_stores/{store['id']}")).status_code == 200

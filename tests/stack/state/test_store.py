@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from puna.stack.errors import ApiError
-from puna.stack.state.store import Page, Record, Store, dump, is_text, list_where, load, run
+from puna.stack.state.store import Page, Record, Store, dump, every, is_text, list_where, load, run
 
 
 def ids(page: Page) -> list[str]:
@@ -38,6 +38,12 @@ def test_a_second_put_keeps_place_owner_parent_and_time(store: Store) -> None:
     second = store.put("thing", "a", {"n": 2}, parent="other", created=9.0)
     assert (second.seq, second.parent, second.created) == (first.seq, "p", 5.0)
     assert second.data == {"n": 2}
+
+
+def test_every_record_is_read_over_many_pages(store: Store) -> None:
+    with store.transaction():
+        fill(store, 450)
+    assert [record.data["n"] for record in every(store, "thing", "")] == list(range(450))
 
 
 def test_insert_does_not_replace(store: Store) -> None:

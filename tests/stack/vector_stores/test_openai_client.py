@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
-from puna.stack.app import make_app
-from puna.stack.testing import make_stack
+from puna.stack.testing import live, make_stack
 
 openai = pytest.importorskip("openai", reason="the package openai is not installed")
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Any]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(make_app(make_stack(tmp_path)), log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        until = time.monotonic() + 30
-        while not server.started:
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as found:
-            yield found
-        server.should_exit = True
-        thread.join(30)
+    with (
+        live(make_stack(tmp_path), "/v1") as url,
+        openai.OpenAI(base_url=url, api_key="none", max_retries=0) as found,
+    ):
+        yield found
 
 
 def test_files(client: Any) -> None:

@@ -57,10 +57,8 @@ def test_a_filter_nested_without_end_is_refused_and_breaks_nothing() -> None:
     data: dict[str, Any] = {"type": "eq", "key": "a", "value": 1}
     for _ in range(600):
         data = {"type": "and", "filters": [data]}
-    try:
+    with pytest.raises(ValidationError, match="nested more than 60 deep"):
         wire.SearchBody.model_validate({"query": "a", "filters": data})
-    except ValidationError as error:
-        assert "filters" in str(error)
 
 
 def test_a_batch_has_each_file_once_and_its_own_settings_first() -> None:

@@ -21,9 +21,8 @@ from puna.stack.agents.turn import Emit, Turn, shown_turn
 from puna.stack.context import Stack, new_id
 from puna.stack.errors import ApiError, as_api_error, invalid, not_found
 from puna.stack.jobs.jobs import iso
-from puna.stack.jobs.resources import every, part
 from puna.stack.safety.guard import guard_of
-from puna.stack.state.store import run
+from puna.stack.state.store import every, run
 
 _WAITING_EVENTS = 64
 
@@ -249,4 +248,4 @@ async def finish(work: Callable[[Emit], Awaitable[None]]) -> dict[str, Any]:
 
 def agents_of(stack: Stack) -> Agents:
     """The server's agents, made when they are first asked for."""
-    return part(stack, "agents", Agents)
+    return stack.part("agents", Agents)

@@ -20,7 +20,7 @@ from puna.core.protocols import Tool
 from puna.stack.agents.arithmetic import evaluate
 from puna.stack.context import Stack
 from puna.stack.errors import ApiError, invalid, not_found, not_implemented
-from puna.stack.jobs.resources import Resources, part
+from puna.stack.jobs.resources import Resources
 from puna.stack.state.store import run
 
 ToolFactory = Callable[[], Tool]
@@ -210,4 +210,4 @@ def _group(id: str, base: str, args: Mapping[str, Any] | None) -> dict[str, Any]
 
 def tools_of(stack: Stack) -> Tools:
     """The server's tools, made when they are first asked for."""
-    return part(stack, "tools", Tools)
+    return stack.part("tools", Tools)

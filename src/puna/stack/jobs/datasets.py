@@ -20,8 +20,8 @@ from urllib.parse import unquote, urlsplit
 from puna.base.files import safe_join
 from puna.stack.context import Stack
 from puna.stack.errors import ApiError, invalid, not_found, not_implemented
-from puna.stack.jobs.resources import Resources, every, key
-from puna.stack.state.store import run
+from puna.stack.jobs.resources import Resources, key
+from puna.stack.state.store import every, run
 
 _ROW = "dataset_row"
 

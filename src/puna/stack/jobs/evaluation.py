@@ -16,16 +16,16 @@ from puna.stack.errors import invalid
 from puna.stack.jobs.asking import complete
 from puna.stack.jobs.datasets import Datasets
 from puna.stack.jobs.jobs import Running
-from puna.stack.jobs.resources import every, key, part
+from puna.stack.jobs.resources import key
 from puna.stack.scoring.service import scoring_of
-from puna.stack.state.store import run
+from puna.stack.state.store import every, run
 
 KIND = "eval_job"
 _ANSWER = "eval_answer"
 
 
 def datasets_of(stack: Stack) -> Datasets:
-    return part(stack, "datasets", lambda stack: Datasets(stack, stack.parts.get("dataset_folder")))
+    return stack.part("datasets", lambda stack: Datasets(stack, stack.parts.get("dataset_folder")))
 
 
 async def evaluate(

@@ -21,9 +21,9 @@ from typing import Any
 from puna.base.files import hash_json
 from puna.stack.context import Stack
 from puna.stack.errors import ApiError, as_api_error, not_found
-from puna.stack.jobs.processes import identity, is_alive
-from puna.stack.jobs.resources import every, key
-from puna.stack.state.store import run
+from puna.stack.jobs.resources import key
+from puna.stack.state.holder import identity, is_alive
+from puna.stack.state.store import every, run
 
 _log = logging.getLogger(__name__)
 _UNDER_WAY, _CANCEL = "job_under_way", "job_cancel"

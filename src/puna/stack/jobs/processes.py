@@ -1,8 +1,4 @@
-"""Processes by an identity that outlives them: a number is given again, a number with its start is not.
-
-Linux says when a process started in /proc; elsewhere the number has to do. Other machines' processes are unknown here,
-so workers that share jobs run on one machine.
-"""
+"""Child processes that may outlast the server which started them, by the identity that `state.holder` gives them."""
 
 from __future__ import annotations
 
@@ -13,45 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from puna.base.errors import storage_errors
+from puna.stack.state.holder import identity, is_alive
 
 _GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.2
-
-
-def identity(pid: int) -> str:
-    """ "1234:567890": the number and the start of a process that runs."""
-    return f"{pid}:{_start(pid)}"
-
-
-def is_alive(name: str) -> bool:
-    """Whether the process with this identity still runs."""
-    number, _, start = name.partition(":")
-    if not number.isdigit():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return _start(int(number)) == start
-    return _start(int(number)) == start and not _is_zombie(int(number))
-
-
-def _fields(pid: int) -> list[str]:
-    """What /proc says after the name, which may itself hold blanks and parentheses."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def _start(pid: int) -> str:
-    fields = _fields(pid)
-    return fields[19] if len(fields) > 19 else ""
-
-
-def _is_zombie(pid: int) -> bool:
-    return _fields(pid)[:1] == ["Z"]
 
 
 async def run_child(

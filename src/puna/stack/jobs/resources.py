@@ -5,40 +5,19 @@ A name is unique for its owner alone: two owners may both call something "mine" 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from puna.stack.context import Stack
 from puna.stack.errors import invalid, not_found
-from puna.stack.state.store import Record, Store, run
+from puna.stack.state.store import every, run
 
-T = TypeVar("T")
-
-_PAGE = 200
 _LONGEST_NAME = 256
 
 
 def key(owner: str, id: str) -> str:
     """The record's id of what an owner calls `id`."""
     return f"{owner}\x1f{id}" if owner else id
-
-
-def every(store: Store, kind: str, owner: str, parent: str | None = None) -> Iterator[Record]:
-    """All records of a kind, oldest first."""
-    after = None
-    while True:
-        page = store.list(kind, owner, parent=parent, after=after, limit=_PAGE, order="asc")
-        yield from page.records
-        if not page.has_more:
-            return
-        after = page.records[-1].id
-
-
-def part(stack: Stack, name: str, make: Callable[[Stack], T]) -> T:
-    """A part of the server by its name, made when it is first asked for."""
-    if name not in stack.parts:
-        stack.parts[name] = make(stack)
-    return stack.parts[name]
 
 
 class Resources:

@@ -9,7 +9,6 @@ from typing import Any
 from puna.stack.context import Stack
 from puna.stack.jobs import evaluation, finetune
 from puna.stack.jobs.jobs import Jobs
-from puna.stack.jobs.resources import part
 
 
 def jobs_of(stack: Stack) -> Jobs:
@@ -20,7 +19,7 @@ def jobs_of(stack: Stack) -> Jobs:
         one_training = {finetune.KIND: 1}  # it takes all memory that it gets
         return Jobs(stack, works, stack.files.folder.parent / "jobs", one_training)
 
-    return part(stack, "jobs", make)
+    return stack.part("jobs", make)
 
 
 @asynccontextmanager

@@ -22,13 +22,14 @@ import httpx
 
 from puna.base.config import from_dict, require
 from puna.base.errors import RemoteError
+from puna.base.web import is_loopback
 from puna.core.chat import Message, ToolSpec
 from puna.core.completion import Done, StreamEvent, TextDelta, ToolCallDelta
 from puna.core.verdict import Price
 from puna.stack.errors import ApiError
 from puna.stack.providers.provider import Ask, Health, ModelInfo, ModelType
 from puna.stack.providers.remote_body import Profile, chat_body, profile, raw_body
-from puna.stack.providers.remote_reading import Blotter, Streamed, UpstreamError, is_loopback, refusal, whole_json
+from puna.stack.providers.remote_reading import Blotter, Streamed, UpstreamError, refusal, whole_json
 
 T = TypeVar("T")
 _FIRST_WAIT = 0.5  # seconds; the longest first wait, doubled with every attempt

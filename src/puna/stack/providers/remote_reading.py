@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
-import ipaddress
 import json
 import re
 import time
@@ -14,6 +12,7 @@ from typing import Any
 import httpx
 
 from puna.base.errors import InputError, RemoteError
+from puna.base.web import retry_after
 from puna.core.chat import Message, ToolCall
 from puna.core.completion import Completion, StopReason, Usage
 from puna.core.verdict import Price
@@ -103,16 +102,6 @@ def _error_of(said: str) -> Mapping[str, Any]:
         return {}
     error = data.get("error", data) if isinstance(data, dict) else {}
     return error if isinstance(error, dict) else {"message": error}
-
-
-def retry_after(value: str) -> float:
-    """Seconds to wait by a `Retry-After` header (RFC 9110, section 10.2.3): a number or a date; 0 for neither."""
-    if re.fullmatch(r"\d+(?:\.\d+)?", value.strip()):
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return 0.0
 
 
 def whole_json(data: bytes, blot: Blotter, place: str) -> Mapping[str, Any]:
@@ -272,13 +261,3 @@ def _bytes(item: Mapping[str, Any]) -> bytes:
     if isinstance(given, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in given):
         return bytes(given)
     return str(item.get("token") or "").encode(errors="replace")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

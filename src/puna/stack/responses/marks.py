@@ -8,40 +8,33 @@ the response as failed. The same way a process is asked to cancel what runs in i
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from puna.stack.responses import records
-from puna.stack.state.store import Store
+from puna.stack.state.holder import Holder
+from puna.stack.state.store import Store, every
 
 MARK, CANCEL = "response_run", "response_cancel"
 UNDER_WAY = ("queued", "in_progress")
 LEASE_SECONDS = 30.0
 STOPPED = {"code": "server_error", "message": "The server stopped while this response was under way."}
-_HOST = socket.gethostname()
-_LIVE: set[str] = set()  # the workers of this process
 
 
 class Marks:
     """The marks of one worker; all calls block.
 
     Attributes:
-        worker: a name that no other has.
         running: the responses that it works on, id -> owner.
     """
 
     def __init__(self, store: Store) -> None:
-        self.store, self.worker = store, secrets.token_hex(8)
+        self.store, self._holder = store, Holder()
         self.running: dict[str, str] = {}
-        _LIVE.add(self.worker)
 
     def close(self) -> None:
-        _LIVE.discard(self.worker)
+        self._holder.close()
 
     def begin(self, owner: str, kept: records.Kept) -> None:
         """Writes a response that is about to run, with its mark."""
@@ -72,7 +65,7 @@ class Marks:
 
     def recover(self) -> list[str]:
         """Marks as failed all responses whose process is gone; returns their ids."""
-        marks = list(records.every(self.store, MARK, ""))
+        marks = list(every(self.store, MARK, ""))
         return [mark.id for mark in marks if self._dead(mark.id, mark.data) and self._fail(mark.data["owner"], mark.id)]
 
     def load(self, owner: str, id: str, param: str | None = None) -> records.Kept:
@@ -105,20 +98,10 @@ class Marks:
         return True
 
     def _dead(self, id: str, mark: Mapping[str, Any]) -> bool:
-        if mark["worker"] == self.worker:
+        holder = mark["holder"]
+        if holder["token"] == self._holder.token:
             return id not in self.running
-        return mark["worker"] not in _LIVE and _gone(mark)
+        return Holder.is_gone(holder) or (mark["until"] < time.time() and not Holder.is_here(holder))
 
     def _data(self, owner: str) -> dict[str, Any]:
-        until = time.time() + LEASE_SECONDS
-        return {"owner": owner, "worker": self.worker, "host": _HOST, "pid": os.getpid(), "until": until}
-
-
-def _gone(mark: Mapping[str, Any]) -> bool:
-    if mark["host"] == _HOST:
-        # A process of the same number as this one, and not this one, was before it.
-        if mark["pid"] == os.getpid():
-            return True
-        if Path("/proc/self").exists() and not Path(f"/proc/{mark['pid']}").exists():
-            return True
-    return mark["until"] < time.time()
+        return {"owner": owner, "holder": self._holder.to_json(), "until": time.time() + LEASE_SECONDS}

@@ -8,18 +8,17 @@ is written in one transaction. All functions here block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from puna.stack.errors import ApiError, invalid, not_found
 from puna.stack.responses.items import Item, item_id
-from puna.stack.state.store import Record, Store
+from puna.stack.state.store import Record, Store, every
 
 RESPONSE, RESPONSE_ITEM = "response", "response_item"
 CONVERSATION, CONVERSATION_ITEM = "conversation", "conversation_item"
 ITEM_PLACE = "conversation_item_place"  # an item's id -> a conversation that has it
-_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +92,6 @@ def delete(store: Store, owner: str, id: str) -> bool:
     with store.transaction():
         store.delete_children(RESPONSE_ITEM, id, owner)
         return store.delete(RESPONSE, id, owner)
-
-
-def every(store: Store, kind: str, owner: str, parent: str | None = None) -> Iterator[Record]:
-    """All records of a kind, the oldest first."""
-    after = None
-    while True:
-        page = store.list(kind, owner, parent=parent, after=after, limit=_PAGE, order="asc")
-        yield from page.records
-        if not page.has_more:
-            return
-        after = page.records[-1].id
 
 
 # Conversations --------------------------------------------------------------------------------------------------------

@@ -236,6 +236,4 @@ class Responses:
 
 def responses_of(stack: Stack) -> Responses:
     """The stack's; made when first asked for."""
-    if _PART not in stack.parts:
-        stack.parts[_PART] = Responses(stack)
-    return stack.parts[_PART]
+    return stack.part(_PART, Responses)

@@ -5,19 +5,19 @@ A streamed turn is server-sent events {"event": {"payload"}}; a failure on the w
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from puna.stack.agents.llama import Dialect, in_dialect
 from puna.stack.agents.service import agents_of, events, finish
 from puna.stack.agents.turn import Emit, shown_turn
 from puna.stack.context import caller_of, stack_of
 from puna.stack.errors import not_found
+from puna.stack.sse import EventStream, event, told
 from puna.stack.wire.agents import AgentBody, ResumeBody, SessionBody, TurnBody
 
 _routes = APIRouter(prefix="/agents", tags=["agents"])
@@ -132,15 +132,13 @@ async def _answer(request: Request, work: Callable[[Emit], Awaitable[None]], str
     dialect = _dialect(request)
     if not stream:
         return JSONResponse(in_dialect(await finish(work), dialect))
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_lines(work, dialect), media_type="text/event-stream", headers=headers)
+    return EventStream(_pieces(work, dialect), failed=told)
 
 
-async def _lines(work: Callable[[Emit], Awaitable[None]], dialect: Dialect) -> AsyncIterator[str]:
+async def _pieces(work: Callable[[Emit], Awaitable[None]], dialect: Dialect) -> AsyncGenerator[bytes, None]:
     async with aclosing(events(work)) as payloads:
         async for payload in payloads:
-            chunk = payload if "error" in payload else {"event": {"payload": in_dialect(payload, dialect)}}
-            yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+            yield event(payload if "error" in payload else {"event": {"payload": in_dialect(payload, dialect)}})
 
 
 router = APIRouter()

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from puna.stack.context import Stack, caller_of, new_id, stack_of
 from puna.stack.errors import ApiError, not_found
 from puna.stack.jobs.evaluation import KIND, datasets_of, evaluate
-from puna.stack.jobs.resources import Resources, part
+from puna.stack.jobs.resources import Resources
 from puna.stack.jobs.service import jobs_of, resumed
 from puna.stack.scoring.service import scoring_of
 from puna.stack.wire.base import listed
@@ -20,7 +20,7 @@ _routes = APIRouter(prefix="/eval/benchmarks", tags=["eval"])
 
 
 def _benchmarks(stack: Stack) -> Resources:
-    return part(stack, "benchmarks", lambda stack: Resources(stack, "benchmark"))
+    return stack.part("benchmarks", lambda stack: Resources(stack, "benchmark"))
 
 
 @_routes.get("")

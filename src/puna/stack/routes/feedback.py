@@ -40,8 +40,6 @@ async def create_feedback(request: Request, body: FeedbackRequest) -> JSONRespon
     else:
         data |= {"answer": _answer(body.answer, "answer"), "rating": body.rating}
     data |= {"model": body.model, "conversation": body.conversation}
-    # Half of a surrogate pair can stand in JSON, but in no database.
-    data = json.loads(json.dumps(data, ensure_ascii=False).encode(errors="replace"))
     stack, owner = stack_of(request), caller_of(request).owner
     record = await run(stack.store.put, KIND, new_id("fb"), data, owner=owner, created=time.time())
     return JSONResponse(_shown(record))

@@ -11,8 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from puna.stack.context import Stack, caller_of, stack_of
 from puna.stack.errors import ApiError, invalid, not_found
-from puna.stack.jobs.resources import every
-from puna.stack.state.store import run
+from puna.stack.state.store import every, run
 from puna.stack.wire.base import listed
 from puna.stack.wire.prompts import DefaultVersion, PromptBody, PromptUpdate
 

@@ -20,7 +20,7 @@ from puna.core.protocols import Shield
 from puna.core.verdict import Verdict
 from puna.stack.context import Stack
 from puna.stack.errors import invalid, not_implemented
-from puna.stack.jobs.resources import Resources, part
+from puna.stack.jobs.resources import Resources
 from puna.stack.safety.shields import SHIELDS
 
 UNCHECKED = "unchecked"
@@ -180,4 +180,4 @@ def violation(id: str, verdict: Verdict) -> dict[str, Any] | None:
 
 def guard_of(stack: Stack) -> Guard:
     """The server's guard, made when it is first asked for."""
-    return part(stack, "guard", Guard)
+    return stack.part("guard", Guard)

@@ -17,7 +17,7 @@ from puna.core.completion import SamplingParams
 from puna.stack.context import Stack
 from puna.stack.errors import invalid
 from puna.stack.jobs.asking import complete
-from puna.stack.jobs.resources import Resources, part
+from puna.stack.jobs.resources import Resources
 from puna.stack.safety.matching import MATCHER
 from puna.stack.safety.shields import checked_pattern
 from puna.stack.scoring.functions import SCORERS, Row, aggregate, text_of
@@ -164,4 +164,4 @@ def _check(base: str, params: Mapping[str, Any]) -> None:
 
 def scoring_of(stack: Stack) -> Scoring:
     """The server's scoring, made when it is first asked for."""
-    return part(stack, "scoring", Scoring)
+    return stack.part("scoring", Scoring)

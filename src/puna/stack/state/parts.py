@@ -9,13 +9,9 @@ from puna.stack.state.work import WorkQueue
 
 def queue_of(stack: Stack) -> WorkQueue:
     """The work that this server does in the background."""
-    if "work" not in stack.parts:
-        stack.parts["work"] = WorkQueue(stack.store)
-    return stack.parts["work"]
+    return stack.part("work", lambda stack: WorkQueue(stack.store))
 
 
 def uploads_of(stack: Stack) -> Uploads:
     """The uploaded files."""
-    if "files" not in stack.parts:
-        stack.parts["files"] = Uploads(stack.store, stack.files, queue_of(stack))
-    return stack.parts["files"]
+    return stack.part("files", lambda stack: Uploads(stack.store, stack.files, queue_of(stack)))

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar
 
 import anyio.to_thread
+
+_SCANNED = 200  # records at a time, where all of a kind are gone through
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -103,6 +105,17 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def every(store: Store, kind: str, owner: str, parent: str | None = None) -> Iterator[Record]:
+    """All records of a kind, the oldest first."""
+    after = None
+    while True:
+        page = store.list(kind, owner, parent=parent, after=after, limit=_SCANNED, order="asc")
+        yield from page.records
+        if not page.has_more:
+            return
+        after = page.records[-1].id
 
 
 async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

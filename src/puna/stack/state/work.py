@@ -10,18 +10,15 @@ no harm, because a process may die between the work and its last transaction.
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from puna.stack.state.holder import Holder
 from puna.stack.state.store import Record, Store
 
 _KIND = "work"
-_LIVE: set[str] = set()  # the queues of this process
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +50,11 @@ class WorkQueue:
 
     def __init__(self, store: Store, lease: float = 30.0) -> None:
         self.store, self.lease = store, lease
-        self.token = secrets.token_hex(8)
-        _LIVE.add(self.token)
+        self._holder = Holder()
 
     def close(self) -> None:
         """Says that nobody works for this queue any more: what it still holds is free."""
-        _LIVE.discard(self.token)
+        self._holder.close()
 
     def add(self, kind: str, id: str, owner: str = "", *, due: float = 0.0) -> None:
         """Asks for a piece of work, within the caller's transaction. One that is under way will be done once more.
@@ -100,13 +96,13 @@ class WorkQueue:
             return Work(record.parent, data["id"], data["owner"], data["turn"], data["tries"])
 
     def _hold(self, record: Record) -> None:
-        holder = {"host": socket.gethostname(), "process": os.getpid(), "token": self.token}
-        self.store.put(_KIND, record.id, {**record.data, "holder": holder, "until": time.time() + self.lease})
+        held = {"holder": self._holder.to_json(), "until": time.time() + self.lease}
+        self.store.put(_KIND, record.id, {**record.data, **held})
 
     def _is_free(self, data: Mapping[str, Any]) -> bool:
         now = time.time()
         holder = data.get("holder")
-        return data["due"] <= now and (holder is None or data["until"] < now or _is_gone(holder))
+        return data["due"] <= now and (holder is None or data["until"] < now or Holder.is_gone(holder))
 
     def renew(self, works: Sequence[Work]) -> list[Work]:
         """Holds pieces longer; returns those that another worker took meanwhile."""
@@ -149,19 +145,4 @@ class WorkQueue:
     def _held(self, work: Work) -> Record | None:
         record = self.store.get(_KIND, f"{work.kind}/{work.id}")
         holder = record.data.get("holder") if record else None
-        return record if holder and holder["token"] == self.token else None
-
-
-def _is_gone(holder: Mapping[str, Any]) -> bool:
-    """Whether the process that holds something was on this machine and is no more."""
-    if holder["host"] != socket.gethostname():
-        return False
-    if holder["process"] == os.getpid():
-        return holder["token"] not in _LIVE  # a former process had the same number, as in a container
-    try:
-        os.kill(holder["process"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+        return record if holder and holder["token"] == self._holder.token else None

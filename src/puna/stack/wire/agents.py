@@ -6,17 +6,17 @@ from typing import Any
 
 from pydantic import Field
 
-from puna.stack.wire.clean import CleanWire
+from puna.stack.wire.base import Wire
 
 
-class GroupWithArgs(CleanWire):
+class GroupWithArgs(Wire):
     """A tool group with arguments that the model does not choose."""
 
     name: str
     args: dict[str, Any] = Field(default_factory=dict)
 
 
-class AgentConfig(CleanWire):
+class AgentConfig(Wire):
     """An agent."""
 
     model: str
@@ -35,19 +35,19 @@ class AgentConfig(CleanWire):
     enable_session_persistence: bool | None = None
 
 
-class AgentBody(CleanWire):
+class AgentBody(Wire):
     """Creates an agent."""
 
     agent_config: AgentConfig
 
 
-class SessionBody(CleanWire):
+class SessionBody(Wire):
     """Creates a session."""
 
     session_name: str = ""
 
 
-class TurnBody(CleanWire):
+class TurnBody(Wire):
     """Begins a turn."""
 
     messages: list[dict[str, Any]] = Field(min_length=1)
@@ -57,7 +57,7 @@ class TurnBody(CleanWire):
     tool_config: dict[str, Any] | None = None
 
 
-class ResumeBody(CleanWire):
+class ResumeBody(Wire):
     """Results of the tools that the client ran: a list, or by call id."""
 
     tool_responses: list[dict[str, Any]] | dict[str, dict[str, Any]]

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from puna.stack.wire.clean import CleanWire
+from puna.stack.wire.base import Wire
 
 
-class Source(CleanWire):
+class Source(Wire):
     """Where a dataset's rows come from: they are sent, or stand behind a URI."""
 
     type: Literal["uri", "rows"] | None = None
@@ -23,7 +23,7 @@ class Source(CleanWire):
         return self
 
 
-class DatasetBody(CleanWire):
+class DatasetBody(Wire):
     """Registers a dataset."""
 
     purpose: Literal["post-training/messages", "eval/question-answer", "eval/messages-answer"]
@@ -32,7 +32,7 @@ class DatasetBody(CleanWire):
     metadata: dict[str, Any] | None = None
 
 
-class AppendBody(CleanWire):
+class AppendBody(Wire):
     """Rows to be added."""
 
     rows: list[dict[str, Any]]

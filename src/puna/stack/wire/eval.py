@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from puna.stack.wire.clean import CleanWire
+from puna.stack.wire.base import Wire
 
 
-class BenchmarkBody(CleanWire):
+class BenchmarkBody(Wire):
     """Registers a benchmark."""
 
     benchmark_id: str
@@ -20,7 +20,7 @@ class BenchmarkBody(CleanWire):
     metadata: dict[str, Any] | None = None
 
 
-class Candidate(CleanWire):
+class Candidate(Wire):
     """The model that is evaluated."""
 
     type: Literal["model"] = "model"
@@ -29,7 +29,7 @@ class Candidate(CleanWire):
     system_message: dict[str, Any] | None = None
 
 
-class BenchmarkConfig(CleanWire):
+class BenchmarkConfig(Wire):
     """How a benchmark is run."""
 
     eval_candidate: Candidate
@@ -37,13 +37,13 @@ class BenchmarkConfig(CleanWire):
     num_examples: int | None = Field(None, ge=1)
 
 
-class RunEvalBody(CleanWire):
+class RunEvalBody(Wire):
     """Runs a benchmark as a job."""
 
     benchmark_config: BenchmarkConfig
 
 
-class EvaluateRowsBody(CleanWire):
+class EvaluateRowsBody(Wire):
     """Evaluates rows while the client waits."""
 
     input_rows: list[dict[str, Any]] = Field(min_length=1)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from puna.stack.wire.clean import CleanWire
+from puna.stack.wire.base import Wire
 
 
-class DataConfig(CleanWire):
+class DataConfig(Wire):
     """Which rows are learnt."""
 
     dataset_id: str
@@ -21,7 +21,7 @@ class DataConfig(CleanWire):
     train_on_input: bool | None = None
 
 
-class OptimizerConfig(CleanWire):
+class OptimizerConfig(Wire):
     """How weights are moved."""
 
     optimizer_type: Literal["adam", "adamw", "sgd"] = "adamw"
@@ -30,7 +30,7 @@ class OptimizerConfig(CleanWire):
     num_warmup_steps: int = Field(0, ge=0)
 
 
-class TrainingConfig(CleanWire):
+class TrainingConfig(Wire):
     """A training."""
 
     n_epochs: int = Field(ge=1)
@@ -44,7 +44,7 @@ class TrainingConfig(CleanWire):
     max_length: int | None = Field(None, ge=2)  # tokens of a row; our own
 
 
-class FinetuneBody(CleanWire):
+class FinetuneBody(Wire):
     """Starts supervised fine-tuning."""
 
     job_uuid: str
@@ -56,7 +56,7 @@ class FinetuneBody(CleanWire):
     algorithm_config: dict[str, Any] | None = None
 
 
-class GenerateBody(CleanWire):
+class GenerateBody(Wire):
     """Asks for synthetic data."""
 
     dialogs: list[dict[str, Any] | list[dict[str, Any]]] = Field(min_length=1)
@@ -67,7 +67,7 @@ class GenerateBody(CleanWire):
     seed: int = 0
 
 
-class CancelBody(CleanWire):
+class CancelBody(Wire):
     """Ends a job; the id may stand in the query instead."""
 
     job_uuid: str

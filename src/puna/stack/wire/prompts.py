@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from puna.stack.wire.clean import CleanWire
+from puna.stack.wire.base import Wire
 
 
-class PromptBody(CleanWire):
+class PromptBody(Wire):
     """A new prompt, whose {{ variables }} are named."""
 
     prompt: str = Field(min_length=1)
@@ -21,7 +21,7 @@ class PromptUpdate(PromptBody):
     set_as_default: bool = True
 
 
-class DefaultVersion(CleanWire):
+class DefaultVersion(Wire):
     """Which version is meant where none is named."""
 
     version: int = Field(ge=1)

@@ -7,10 +7,9 @@ by event.
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import Field, WithJsonSchema
 
 from puna.stack.wire.base import Wire
 from puna.stack.wire.items import CHOICE, CONVERSATION, FORMAT, INPUT, TOOL
@@ -24,32 +23,7 @@ Metadata = Annotated[
 ]
 
 
-class Unicode(Wire):
-    """A body that can be written as UTF-8: halves of surrogate pairs, which JSON may hold, become question marks."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _mend(cls, data: Any) -> Any:
-        try:
-            json.dumps(data, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            return _mended(data)
-        except TypeError:  # no JSON: pydantic says so
-            return data
-        return data
-
-
-def _mended(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode(errors="replace").decode()
-    if isinstance(value, list):
-        return [_mended(item) for item in value]
-    if isinstance(value, dict):
-        return {_mended(key): _mended(item) for key, item in value.items()}
-    return value
-
-
-class Prefix(Unicode):
+class Prefix(Wire):
     """What comes before an answer.
 
     Attributes:

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from puna.stack.wire.clean import CleanWire
+from puna.stack.wire.base import Wire
 
 
-class ShieldBody(CleanWire):
+class ShieldBody(Wire):
     """Registers a shield."""
 
     shield_id: str
@@ -18,7 +18,7 @@ class ShieldBody(CleanWire):
     params: dict[str, Any] | None = None
 
 
-class RunShieldBody(CleanWire):
+class RunShieldBody(Wire):
     """Asks a shield about the last of some messages."""
 
     shield_id: str
@@ -26,7 +26,7 @@ class RunShieldBody(CleanWire):
     params: dict[str, Any] | None = None
 
 
-class ModerationBody(CleanWire):
+class ModerationBody(Wire):
     """OpenAI's moderation request."""
 
     input: str | list[str | dict[str, Any]]

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from puna.stack.wire.clean import CleanWire
+from puna.stack.wire.base import Wire
 
 
-class ScoringFunctionBody(CleanWire):
+class ScoringFunctionBody(Wire):
     """Registers a scoring function: a built-in one with parameters of its own."""
 
     scoring_fn_id: str
@@ -21,14 +21,14 @@ class ScoringFunctionBody(CleanWire):
     metadata: dict[str, Any] | None = None
 
 
-class ScoreBody(CleanWire):
+class ScoreBody(Wire):
     """Scores rows."""
 
     input_rows: list[dict[str, Any]]
     scoring_functions: dict[str, dict[str, Any] | None] = Field(min_length=1)
 
 
-class ScoreBatchBody(CleanWire):
+class ScoreBatchBody(Wire):
     """Scores the rows of a dataset."""
 
     dataset_id: str

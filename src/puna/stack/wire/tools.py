@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from puna.stack.wire.clean import CleanWire
+from puna.stack.wire.base import Wire
 
 
-class ToolGroupBody(CleanWire):
+class ToolGroupBody(Wire):
     """Registers a tool group."""
 
     toolgroup_id: str
@@ -18,7 +18,7 @@ class ToolGroupBody(CleanWire):
     args: dict[str, Any] | None = None
 
 
-class RagQueryBody(CleanWire):
+class RagQueryBody(Wire):
     """Looks for passages, as old clients ask for them."""
 
     content: str | dict[str, Any] | list[Any]
@@ -26,7 +26,7 @@ class RagQueryBody(CleanWire):
     query_config: dict[str, Any] | None = None
 
 
-class InvokeBody(CleanWire):
+class InvokeBody(Wire):
     """Runs a tool."""
 
     tool_name: str

@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from puna.stack.wire.base import Wire
 
-_HALVES = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)  # of surrogate pairs, which no text may hold alone
-
-_DEEPEST = 50
-
-
-def _whole(value: Any) -> Any:
-    """A JSON value in whose texts halves of characters are replaced, for no answer could show them."""
-    return _whole_at(value, 0)
-
-
-def _whole_at(value: Any, depth: int) -> Any:
-    if depth > _DEEPEST:
-        raise ValueError(f"it is nested more than {_DEEPEST} deep")
-    if isinstance(value, str):
-        return value.translate(_HALVES)
-    if isinstance(value, list):
-        return [_whole_at(item, depth + 1) for item in value]
-    if isinstance(value, dict):
-        return {_whole_at(key, depth): _whole_at(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is no number of JSON")
-    return value
-
-
-Text = Annotated[str, BeforeValidator(_whole)]
-Data = Annotated[dict[str, Any], BeforeValidator(_whole)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Key = Annotated[str, StringConstraints(max_length=64)]
 Attributes = Annotated[
@@ -141,7 +114,7 @@ class RankingOptions(Wire):
 
 
 class SearchBody(Wire):
-    query: Text | list[Text]
+    query: str | list[str]
     filters: AnyFilter | None = None
     max_num_results: int = Field(10, ge=1, le=50)
     ranking_options: RankingOptions | None = None
@@ -154,10 +127,10 @@ class SearchBody(Wire):
 class Chunk(Wire):
     """A passage that the caller cut by himself."""
 
-    content: Text | list[Data] | Data
-    chunk_id: Annotated[Text, Field(max_length=256)] | None = None
-    metadata: Data | None = None
-    chunk_metadata: Data | None = None
+    content: str | list[dict[str, Any]] | dict[str, Any]
+    chunk_id: Annotated[str, Field(max_length=256)] | None = None
+    metadata: dict[str, Any] | None = None
+    chunk_metadata: dict[str, Any] | None = None
 
 
 class InsertChunks(Wire):
@@ -169,7 +142,7 @@ class InsertChunks(Wire):
 class QueryChunks(Wire):
     vector_store_id: str | None = None
     vector_db_id: str | None = Field(None, description="How older clients call it.")
-    query: Text | list[Text] | list[Data] | Data
+    query: str | list[str] | list[dict[str, Any]] | dict[str, Any]
     params: dict[str, Any] | None = None
 
 
