@@ -30,7 +30,7 @@ def test_fields_that_nobody_knows_are_read_over() -> None:
 
 
 def test_a_page_names_its_ends() -> None:
-    assert listed([]) == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    assert listed([]) == {"object": "list", "data": [], "first_id": "", "last_id": "", "has_more": False}
     page = listed([{"id": "a"}, {"id": "b"}], True)
     assert (page["first_id"], page["last_id"], page["has_more"]) == ("a", "b", True)
 

@@ -50,11 +50,15 @@ def clean(value: Any, depth: int = 0) -> Any:
 
 
 def listed(data: list[dict[str, Any]], has_more: bool = False) -> dict[str, Any]:
-    """A page of a list, in OpenAI's form."""
+    """A page of a list, in OpenAI's form.
+
+    The ids of an empty page are "": OpenAI's schema has strings there and no null, clients that check take nothing else,
+    and those that follow `last_id` take "" for the end.
+    """
     return {
         "object": "list",
         "data": data,
-        "first_id": data[0].get("id") if data else None,
-        "last_id": data[-1].get("id") if data else None,
+        "first_id": data[0].get("id", "") if data else "",
+        "last_id": data[-1].get("id", "") if data else "",
         "has_more": has_more,
     }

@@ -63,6 +63,6 @@ class Batch(Wire):
 class BatchList(Wire):
     object: Literal["list"]
     data: list[Batch]
-    first_id: str | None
-    last_id: str | None
+    first_id: str
+    last_id: str
     has_more: bool

@@ -30,8 +30,8 @@ class File(Wire):
 class FileList(Wire):
     object: Literal["list"]
     data: list[File]
-    first_id: str | None
-    last_id: str | None
+    first_id: str
+    last_id: str
     has_more: bool
 
 
