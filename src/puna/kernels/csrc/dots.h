@@ -44,10 +44,11 @@ struct RowScaled {
 };
 
 // Formats that sum floats, whose order matters. kStreams is how many sums a row that is read alone may have: whole
-// numbers may have several, floats one; none where the chain of additions would be slower than memory.
+// numbers may have several, floats one; none where a row alone would be slower to multiply than to read, for its chain
+// of additions or its loads of x, so that two rows are read side by side.
 struct FloatSums {
     using Acc = VF;
-    static constexpr int kStreams = 1;
+    static constexpr int kStreams = 0;
     static PUNA_INLINE Acc zero() { return v_zero(); }
     static PUNA_INLINE Acc add(Acc a, Acc b) { return v_add(a, b); }
 };
@@ -56,7 +57,6 @@ struct FloatSums {
 template <class Decode>
 struct FloatDot : RowScaled, FloatSums {
     static constexpr int kBlock = LANES, kBytes = LANES * Decode::kSize, kStep = LANES * 4;
-    static constexpr int kStreams = 0;
     static constexpr float kGain = Decode::kGain;
     using Weights = VF;
     static PUNA_INLINE Weights load(Place p) { return Decode::load(p.weight); }
@@ -98,7 +98,6 @@ struct BlockScaled {
 };
 
 struct Fp8BlockFloat : BlockScaled, FloatSums {
-    static constexpr int kStreams = 0;
     static constexpr int kBlock = LANES, kBytes = LANES, kStep = LANES * 4;
     using Weights = VF;
     static PUNA_INLINE Weights load(Place p) { return v_mul(v_fp8_scaled(p.weight), v_set(scale(p.scale))); }
@@ -114,6 +113,7 @@ struct Fp8BlockFloat : BlockScaled, FloatSums {
 #define PUNA_BF16_DOT 1
 struct Bf16Dot : RowScaled, FloatSums {
     static constexpr int kTile = 8;
+    static constexpr int kStreams = 1;
     static constexpr int kBlock = 32, kBytes = 64, kStep = 64;
     using Weights = __m512bh;
     static PUNA_INLINE Weights load(Place p) { return __m512bh(_mm512_loadu_si512(p.weight)); }
@@ -125,6 +125,7 @@ struct Bf16Dot : RowScaled, FloatSums {
 #elif defined(PUNA_NEON_BF16)
 #define PUNA_BF16_DOT 1
 struct Bf16Dot : RowScaled, FloatSums {
+    static constexpr int kStreams = 1;
     static constexpr int kBlock = 8, kBytes = 16, kStep = 16;
     using Weights = bfloat16x8_t;
     static PUNA_INLINE Weights read(const uint8_t* p) { return vreinterpretq_bf16_u8(vld1q_u8(p)); }

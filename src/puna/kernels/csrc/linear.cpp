@@ -1,9 +1,9 @@
 // y = x w^T for few tokens: the weights stream past once, at the memory's speed.
 //
-// Threads share the rows of w. For one token they are read one after another, as they lie. Else a tile is four rows
-// against up to eight tokens, whose sums stay in registers while the rows go by; for more tokens the same rows, now in
-// the cache, go by again. Whatever the tile, a float sum is taken in the same order: a token gets the same numbers
-// whatever runs beside it.
+// Threads share the rows of w. For one token they are read one after another, as they lie, or two at a time where a row
+// alone is slower to multiply than to read. Else a tile is four rows against up to eight tokens, whose sums stay in
+// registers while the rows go by; for more tokens the same rows, now in the cache, go by again. Whatever the tile, a
+// float sum is taken in the same order: a token gets the same numbers whatever runs beside it.
 #include "api.h"
 #include "dots.h"
 #include "dots_int4.h"
@@ -43,6 +43,8 @@ struct Tokens {
 //
 // Memory is read by prefetching alone, in order: while these rows are multiplied, the bytes of the next R are fetched
 // into the second cache, as one stream. Reading R rows side by side would be R streams, which memory likes much less.
+// One token leaves no time to come from the second cache: the next R rows go on to the first one, and those after them
+// into the second.
 template <class F, int R, int T>
 void tile(const Job& job, int64_t row, int rows, const Tokens& tokens) {
     constexpr int kUnroll = F::kBytes >= 64 ? 1 : 64 / F::kBytes;
@@ -70,7 +72,11 @@ void tile(const Job& job, int64_t row, int rows, const Tokens& tokens) {
     const int64_t blocks = job.K / F::kBlock;
     int64_t b = 0;
     for (; b + kUnroll <= blocks; b += kUnroll) {
-        for (int line = 0; line < kLines; ++line) prefetch_far(ahead + R * b * F::kBytes + 64 * line);
+        for (int line = 0; line < kLines; ++line) {
+            const uint8_t* next = ahead + R * b * F::kBytes + 64 * line;
+            if constexpr (T == 1) prefetch(next);
+            prefetch_far(T == 1 ? next + R * job.row_bytes : next);
+        }
         for (int u = 0; u < kUnroll; ++u) step(w, (b + u) * F::kBytes, b + u, false);
     }
     for (; b < blocks; ++b) step(w, b * F::kBytes, b, false);
@@ -116,12 +122,13 @@ void stream(const Job& job, int64_t row, const Tokens& tokens) {
     put_sum<F>(job, row, tokens.first, acc[0]);
 }
 
-// Rows a tile takes at once, so that x is read that much less often; registers are the limit.
+// Rows a tile takes at once, so that x is read that much less often; registers are the limit, and for one token the
+// first cache, which holds those being read and the next.
 template <int T>
 #if defined(PUNA_AVX512) || defined(PUNA_NEON)
-constexpr int kRows = 4;
+constexpr int kRows = T == 1 ? 2 : 4;
 #else
-constexpr int kRows = T <= 2 ? 4 : 2;
+constexpr int kRows = T == 2 ? 4 : 2;
 #endif
 
 template <class F, int T>
