@@ -28,7 +28,7 @@ quickstart: $(VENV)/.ready
 test: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/python -m pytest -n auto --maxprocesses 8
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 -rs
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix .
