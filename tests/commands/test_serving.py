@@ -19,9 +19,9 @@ def test_there_must_be_something_to_serve(puna, tmp_path: Path) -> None:
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "stack.toml"
     path.write_text("[server]\nport = 9000\nhost = '127.0.0.2'")
-    assert (read(path, None, None).server.port, read(path, None, 0).server.port) == (9000, 0)
-    assert read(path, "127.0.0.1", None).server.host == "127.0.0.1"
-    assert read(None, None, None).server.port == 8321
+    assert (read(path, {"port": None}).server.port, read(path, {"port": 0}).server.port) == (9000, 0)
+    assert read(path, {"host": "127.0.0.1"}).server.host == "127.0.0.1"
+    assert read(None, {}).server.port == 8321
 
 
 def test_a_run_keeps_its_servers_state(tmp_path: Path) -> None:

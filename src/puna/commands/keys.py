@@ -22,7 +22,7 @@ def command(context: click.Context, state: Path | None, config_path: Path | None
     """Keys for a server: who may use it, and for what."""
     from puna.stack.operation.server import open_store
 
-    config = read(config_path, None, None)
+    config = read(config_path, {})
     context.obj = open_store(config.storage.database, state_folder(state, None))
 
 

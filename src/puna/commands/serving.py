@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="A stack.toml: providers, limits, keys.")
 @click.option("--host", default=None, help="Address to listen on; any but 127.0.0.1 needs keys.")
 @click.option("--port", default=None, type=click.IntRange(0, 65535), help="8321 by default; 0 takes a free one.")
+@click.option("--tls-cert", default=None, metavar="FILE", help="Certificate in PEM form: serve HTTPS.")
+@click.option("--tls-key", default=None, metavar="FILE", help="The certificate's key in PEM form.")
 @click.option("--state", type=click.Path(path_type=Path), help="Folder for conversations, files and keys.")
 @click.option("--name", default=None, help="What the model is called; by default its folder's name.")
 @click.option("--dtype", default=None, help="Of the computation; by default what the machine is fastest at.")
@@ -28,13 +30,12 @@ if TYPE_CHECKING:
 def command(
     path: Path | None,
     config_path: Path | None,
-    host: str | None,
-    port: int | None,
     state: Path | None,
     name: str | None,
     dtype: str | None,
     device: str,
     quiet: bool,
+    **listening_at: Any,
 ) -> None:
     """Serve the model in PATH (a run folder, a checkpoint, a GGUF file) under OpenAI's and Llama Stack's API.
 
@@ -45,7 +46,7 @@ def command(
 
     if path is None and config_path is None:
         raise ConfigError("There is nothing to serve.", hint="Give a run folder, or --config stack.toml.")
-    config = read(config_path, host, port)
+    config = read(config_path, listening_at)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("puna.access").setLevel(logging.WARNING if quiet else logging.INFO)
     more: dict[str, Provider] = {} if path is None else _local(path, name, dtype, device)
@@ -55,13 +56,13 @@ def command(
         server.serve(app, config.server, listening, lambda address: click.echo(f"Puna answers at {address}", err=True))
 
 
-def read(path: Path | None, host: str | None, port: int | None) -> StackConfig:
-    """The settings of a file, or the defaults, with what the command line says."""
+def read(path: Path | None, given: Mapping[str, Any]) -> StackConfig:
+    """The settings of a file, or the defaults, under those of `[server]` that are given and not None."""
     from puna.stack.config import StackConfig, read_config
 
     config = read_config(path) if path else StackConfig()
-    given: Mapping[str, Any] = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    return replace(config, server=replace(config.server, **given))
+    server = {key: value for key, value in given.items() if value is not None}
+    return replace(config, server=replace(config.server, **server))
 
 
 def state_folder(state: Path | None, path: Path | None) -> Path:

@@ -62,7 +62,9 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.port <= 65535, f"port is {self.port}; it must be from 0 to 65535.")
-        require(bool(self.tls_cert) == bool(self.tls_key), "TLS needs both tls_cert and tls_key.")
+        given, other = ("tls_cert", "tls_key") if self.tls_cert else ("tls_key", "tls_cert")
+        require(bool(self.tls_cert) == bool(self.tls_key), f"There is {given} without {other}.",
+                "TLS needs the certificate and its key: --tls-cert FILE --tls-key FILE.")  # fmt: skip
         for name in ("max_body_bytes", "max_file_bytes"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be above 0.")
         for name in ("drain_seconds", "requests_per_minute", "tokens_per_minute"):

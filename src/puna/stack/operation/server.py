@@ -1,13 +1,18 @@
 """Start and stop: from a `StackConfig` to a socket that answers.
 
 A bind that others can reach is refused while there is no key. On SIGTERM and SIGINT no new request is taken, those
-under way get `drain_seconds`, and then everything is put away; the process ends by the signal that it was sent.
+under way get `drain_seconds`, and then everything is put away; the process ends by the signal that it was sent. On
+SIGHUP a server with a certificate reads it again, as it must where certificates are renewed every few weeks.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 import socket
+import ssl
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +29,7 @@ from puna.base.registry import Registry
 from puna.stack.app import make_app
 from puna.stack.config import ServerConfig, StackConfig
 from puna.stack.context import Stack
-from puna.stack.operation import keys
+from puna.stack.operation import keys, tls
 from puna.stack.operation.limits import Limits
 from puna.stack.operation.metering import MeteredProvider
 from puna.stack.operation.metrics import CONTENT_TYPE_LATEST, Metrics
@@ -39,6 +44,7 @@ from puna.stack.state.store import Store
 MakeProvider = Callable[[str, Mapping[str, Any]], Provider]
 _ROUTER = "auto"
 PROVIDERS: Registry[MakeProvider] = Registry("provider type", "puna.providers")
+_log = logging.getLogger(__name__)
 
 
 def open_store(database: str, folder: Path) -> Store:
@@ -118,7 +124,14 @@ def needs_keys(server: ServerConfig, store: Store) -> bool:
 
 
 def listen(server: ServerConfig) -> socket.socket:
-    """The socket, bound: a port that is taken is noticed before anything is loaded."""
+    """The socket, bound: a port that is taken is noticed before anything is loaded, and a wrong certificate before.
+
+    Raises:
+        ConfigError: the certificate or its key cannot be used.
+        StorageError: the address cannot.
+    """
+    if server.tls_cert:
+        tls.check(*_certificate(server))
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -144,18 +157,41 @@ def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, ready: C
     host, port = listening.getsockname()[:2]
     scheme = "https" if server.tls_cert else "http"
     address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    cert, key = _certificate(server)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="on", server_header=False,
         timeout_graceful_shutdown=int(server.drain_seconds) or None,
-        ssl_certfile=server.tls_cert or None, ssl_keyfile=server.tls_key or None,
+        ssl_certfile=cert or None, ssl_keyfile=key or None,
     )  # fmt: skip
+    config.load()
 
     class Announcing(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
+                if config.ssl is not None:
+                    _renew_on_hangup(config.ssl, cert, key)
                 ready(address)
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     with suppress(KeyboardInterrupt):
         Announcing(config).run(sockets=[listening])
+
+
+def _certificate(server: ServerConfig) -> tuple[str, str]:
+    """The files of the certificate and its key; "" where there are none."""
+    cert, key = (str(Path(path).expanduser()) if path else "" for path in (server.tls_cert, server.tls_key))
+    return cert, key
+
+
+def _renew_on_hangup(context: ssl.SSLContext, cert: str, key: str) -> None:
+    def renew() -> None:
+        try:
+            tls.renew(context, cert, key)
+        except ConfigError as error:
+            _log.error("The old certificate stays in use. %s", error.message)
+        else:
+            _log.warning("The certificate %s was read again.", cert)
+
+    if sys.stdin is None or not sys.stdin.isatty():  # there the signal says that the terminal has gone
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, renew)
