@@ -51,6 +51,15 @@ def test_a_variable_that_must_be_there_is_named_with_its_place(tmp_path: Path) -
     assert "${HOST:}" in caught.value.hint
 
 
+def test_a_secret_may_lie_in_a_file_that_a_variable_names(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-1\r\n")
+    named = {"HOST": "h", "KEY_FILE": str(tmp_path / "key")}
+    assert read_config(write(tmp_path, TEXT), named).providers["vllm"]["key"] == "sk-1"
+    assert read_config(write(tmp_path, TEXT), {**named, "KEY": "sk-2"}).providers["vllm"]["key"] == "sk-2"
+    with pytest.raises(ConfigError, match=r"vllm\.key needs the file .*nowhere that KEY_FILE names.*No such file"):
+        read_config(write(tmp_path, TEXT), {"HOST": "h", "KEY_FILE": str(tmp_path / "nowhere")})
+
+
 def test_substitution_reaches_lists_and_leaves_other_values() -> None:
     value = {"a": ["${X}y", 3, True], "b": {"c": "$X ${X}${X}"}}
     assert substituted(value, {"X": "1"}) == {"a": ["1y", 3, True], "b": {"c": "$X 11"}}
@@ -61,7 +70,7 @@ def test_substitution_reaches_lists_and_leaves_other_values() -> None:
     [
         ("[server]\nprot = 1", "server.prot"),
         ("[server]\nport = 70000", "port is 70000"),
-        ("[server]\ntls_cert = 'a.pem'", "both tls_cert and tls_key"),
+        ("[server]\ntls_cert = 'a.pem'", "tls_cert without tls_key"),
         ("[server]\nmax_body_bytes = 0", "max_body_bytes is 0"),
         ("[providers.x]\nurl = 'u'", "'x' has no type"),
         ("[providers.'a/b']\ntype = 't'", "'a/b'"),

@@ -10,6 +10,8 @@
     key = "${VLLM_KEY:}"
 
 `${NAME}` is an environment variable, and `${NAME:default}` one that may be unset; secrets need not stand in the file.
+Where NAME is unset and NAME_FILE names a file, that file's content stands in, less the line breaks at its end: so come
+the secrets of systemd, Kubernetes and Compose.
 A provider with `enabled = "${SOME_KEY:}"` is left out where the variable is empty. Everything else is strict: an
 unknown setting is refused with the nearest known one.
 """
@@ -44,6 +46,7 @@ class ServerConfig:
         cors_origins: web pages elsewhere that may call; none by default.
         drain_seconds: how long requests under way may take when the server stops.
         require_keys: whether every request needs a key; by default where any key exists.
+        key: one that may do everything, "puna-OWNER-SECRET", beside those that `puna keys` makes; "" for none.
         requests_per_minute: of one key (or of all who have none); 0 for no limit.
         tokens_per_minute: likewise, prompts and answers together.
     """
@@ -57,6 +60,7 @@ class ServerConfig:
     cors_origins: tuple[str, ...] = ()
     drain_seconds: float = 30.0
     require_keys: bool | None = None
+    key: str = field(default="", repr=False)
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
 
@@ -151,3 +155,12 @@ def _variable(found: re.Match[str], environment: Mapping[str, str], at: str) -> 
             hint=f"Set it, or write ${{{name}:}} where it may be empty.",
         )
     return default
+    if path := environment.get(f"{name}_FILE"):
+        try:
+            return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise ConfigError(
+                f"{at} needs the file {path} that {name}_FILE names, which cannot be read: {why}.",
+                hint=f"Check the path and its permissions, or set {name}.",
+            ) from error

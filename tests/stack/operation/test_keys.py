@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.base.errors import InputError
+from puna.base.errors import ConfigError, InputError
 from puna.stack.context import Caller
 from puna.stack.errors import ApiError
 from puna.stack.operation import keys
@@ -66,3 +66,35 @@ def test_a_scope_is_the_first_word_of_a_path(path: str, scope: str) -> None:
     assert keys.scope_of(path) == scope
     assert keys.allows(Caller(scopes=frozenset({scope})), path)
     assert not keys.allows(Caller(scopes=frozenset({"other"})), path)
+
+
+# The key of the settings ----------------------------------------------------------------------------------------------
+
+SECRET = "0123456789abcdef" * 4
+
+
+def test_the_key_of_the_settings_opens_until_they_name_another(store: SqliteStore, tmp_path: Path) -> None:
+    made, _ = keys.create(store, "ana")
+    keys.adopt(store, f"puna-ops-{SECRET}")
+    keys.adopt(store, f"puna-ops-{SECRET}")  # the next start
+    caller = keys.verify(store, f"puna-ops-{SECRET}")
+    assert (caller.owner, caller.scopes) == ("ops", {"*"})
+    assert SECRET.encode() not in b"".join(path.read_bytes() for path in tmp_path.glob("stack.db*"))
+    keys.adopt(store, f"puna-ops-{SECRET[::-1]}")
+    with pytest.raises(ApiError):
+        keys.verify(store, f"puna-ops-{SECRET}")
+    keys.adopt(store, f"puna-chief-{SECRET}")
+    assert {key.owner for key in keys.listed(store)} == {"ana", "chief"}
+    keys.adopt(store, "")
+    assert {key.owner for key in keys.listed(store)} == {"ana"}
+    assert keys.verify(store, made).owner == "ana"
+
+
+@pytest.mark.parametrize(
+    "text", ["hunter2", f"sk-ops-{SECRET}", f"puna-{SECRET}", "puna-ops-short", f"puna-o p-{SECRET}"]
+)
+def test_a_weak_key_in_the_settings_is_refused_and_not_shown(store: SqliteStore, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\({len(text)} characters\) is no key") as caught:
+        keys.adopt(store, text)
+    assert "openssl rand" in caught.value.hint
+    assert text not in str(caught.value)

@@ -2,26 +2,30 @@
 
 A key is "puna-" with its id and 256 random bits, so that a fast hash is enough: nobody guesses what it hashes. The id
 in it finds the record without trying all of them. A scope is the first word of a path after its version ("chat",
-"files", "responses"), or "*".
+"files", "responses"), or "*". One key may also come from the settings, so that a server in a container has one from its
+first start on; it lasts for as long as it stands there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from puna.base.errors import InputError
+from puna.base.errors import ConfigError, InputError
 from puna.stack.context import Caller
 from puna.stack.errors import ApiError
 from puna.stack.state.store import Record, Store
 
 KIND = "api_key"
 _PREFIX = "puna-"
+# An owner and a secret of at least 32 characters, as 128 bits in hexadecimal digits have.
+_GIVEN = re.compile(r"puna-([A-Za-z0-9_.]{1,64})-([A-Za-z0-9_-]{32,256})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,38 @@ def create(
     record = store.insert(KIND, id, data)
     assert record is not None, "48 random bits have come twice"
     return f"{_PREFIX}{id}-{secret}", _key(record)
+
+
+def adopt(store: Store, text: str) -> None:
+    """Makes the key of the settings the only one that ever came from them; "" ends the last.
+
+    Args:
+        store: where keys are kept.
+        text: "puna-OWNER-SECRET"; it may do everything.
+
+    Raises:
+        ConfigError: it has another form. The text is not shown.
+    """
+    found = _GIVEN.fullmatch(text)
+    if text and found is None:
+        raise ConfigError(
+            f"server.key ({len(text)} characters) is no key: puna-OWNER-SECRET, the secret of 32 or more.",
+            hint='Make one: echo "puna-admin-$(openssl rand -hex 32)".',
+        )
+    id = found[1] if found else ""
+    for record in store.list(KIND, limit=10_000).records:
+        if record.data.get("given") and record.id != id:
+            store.delete(KIND, record.id)
+    if found:
+        data = {
+            "hash": _hash(found[2]),
+            "owner": id,
+            "scopes": ["*"],
+            "expires": 0.0,
+            "name": "settings",
+            "given": True,
+        }
+        store.put(KIND, id, data)
 
 
 def listed(store: Store) -> list[ApiKey]:

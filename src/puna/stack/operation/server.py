@@ -2,7 +2,7 @@
 
 A bind that others can reach is refused while there is no key. On SIGTERM and SIGINT no new request is taken, those
 under way get `drain_seconds`, and then everything is put away; the process ends by the signal that it was sent. On
-SIGHUP a server with a certificate reads it again, as it must where certificates are renewed every few weeks.
+SIGHUP the certificate is read again, as it must where certificates are renewed every few weeks.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def build(config: StackConfig, folder: Path, more: Mapping[str, Provider] | None
         more: providers that stand beside the config's, such as the model that `puna serve` was given.
     """
     store = open_store(config.storage.database, folder)
+    keys.adopt(store, config.server.key)
     files = FileStore(Path(config.storage.files or folder / "files"), config.server.max_file_bytes)
     metrics = Metrics()
     limits = Limits(config.server.requests_per_minute, config.server.tokens_per_minute)
@@ -133,7 +134,9 @@ def listen(server: ServerConfig) -> socket.socket:
     if server.tls_cert:
         tls.check(*_certificate(server))
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # By its name: asyncio sends small pieces at once (TCP_NODELAY) on sockets alone that say they are TCP's, and an answer
+    # of two pieces would else wait 40 ms for the client's acknowledgement of the first.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((server.host, server.port))
@@ -169,8 +172,7 @@ def serve(app: FastAPI, server: ServerConfig, listening: socket.socket, ready: C
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                if config.ssl is not None:
-                    _renew_on_hangup(config.ssl, cert, key)
+                _renew_on_hangup(config.ssl, cert, key)
                 ready(address)
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -184,8 +186,11 @@ def _certificate(server: ServerConfig) -> tuple[str, str]:
     return cert, key
 
 
-def _renew_on_hangup(context: ssl.SSLContext, cert: str, key: str) -> None:
+def _renew_on_hangup(context: ssl.SSLContext | None, cert: str, key: str) -> None:
     def renew() -> None:
+        if context is None:
+            _log.warning("There is no certificate to read again; other settings are read when the server starts.")
+            return
         try:
             tls.renew(context, cert, key)
         except ConfigError as error:
