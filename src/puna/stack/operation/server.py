@@ -134,8 +134,8 @@ def listen(server: ServerConfig) -> socket.socket:
     if server.tls_cert:
         tls.check(*_certificate(server))
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    # By its name: asyncio sends small pieces at once (TCP_NODELAY) on sockets alone that say they are TCP's, and an answer
-    # of two pieces would else wait 40 ms for the client's acknowledgement of the first.
+    # asyncio sends small pieces at once (TCP_NODELAY) only on sockets that say they are TCP's; else an answer of two
+    # pieces waits 40 ms for the client's acknowledgement of the first.
     found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
