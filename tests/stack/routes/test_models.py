@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -42,6 +43,8 @@ def test_models_of_all_providers_are_listed_and_found_by_ids_with_slashes(tmp_pa
             assert (await client.get(f"/v1/models/{id}")).json()["id"] == id
         vectors = (await client.get("/v1/models/letters")).json()
         assert (vectors["id"], vectors["custom_metadata"]["model_type"]) == ("scripted/letters", "embedding")
+        assert vectors["display_name"] == vectors["id"]
+        assert datetime.fromisoformat(vectors["created_at"]).timestamp() == vectors["created"]
         missing = await client.get("/v1/models/nobody/at/all")
         assert (missing.status_code, missing.json()["error"]["param"]) == (404, "model")
 

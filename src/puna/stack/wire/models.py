@@ -1,9 +1,11 @@
-"""Models on the wire: OpenAI's object, with what OGX's clients read of it besides under `custom_metadata`, and with the
-fields that Llama Stack's clients up to 0.2 read.
+"""Models on the wire: OpenAI's object, with what OGX's clients read of it besides under `custom_metadata`, with the
+fields that Llama Stack's clients up to 0.2 read, and with the two that Anthropic's client shows (`display_name`,
+`created_at`); it can list models here, and do no more.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from puna.stack.providers.provider import ModelInfo, Provider
@@ -62,6 +64,8 @@ def model_json(id: str, provider: Provider, info: ModelInfo, created: float) -> 
         "id": id,
         "object": "model",
         "created": int(created),
+        "created_at": datetime.fromtimestamp(int(created), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "display_name": id,
         "owned_by": provider.id,
         "custom_metadata": metadata | dict(info.meta),
         "identifier": id,
