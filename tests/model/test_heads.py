@@ -137,6 +137,28 @@ def test_token_logprobs_are_those_of_the_softmax(chunk: int) -> None:
     assert not got.requires_grad
 
 
+@pytest.mark.parametrize("chunk_tokens", [0, 1, 7, 1000])
+def test_token_logprobs_have_the_gradient_of_the_softmax(chunk_tokens: int) -> None:
+    hidden, weight, targets, mask = inputs(3, 21, 7, 11)
+    factors = torch.randn(3, 21, generator=torch.Generator().manual_seed(1))
+    hidden.requires_grad_(), weight.requires_grad_()
+    got = token_logprobs(hidden, weight, targets, chunk_tokens)
+    found = torch.autograd.grad((got * factors).sum(), (hidden, weight))
+    exact = [x.detach().double().requires_grad_() for x in (hidden, weight)]
+    logprobs = (exact[0] @ exact[1].T).log_softmax(-1).gather(2, targets.clamp(min=0)[..., None]).squeeze(2)
+    expected = torch.autograd.grad((logprobs * factors * mask).sum(), exact)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.double(), b, atol=1e-5, rtol=1e-5)
+
+
+def test_no_targets_are_no_logprobs_and_a_gradient_of_zero() -> None:
+    hidden, weight, targets, _ = inputs(2, 5, 7, 11)
+    hidden.requires_grad_()
+    got = token_logprobs(hidden, weight, torch.full_like(targets, -1))
+    assert not got.any()
+    assert not torch.autograd.grad(got.sum(), hidden)[0].any()
+
+
 def test_token_logprobs_sum_to_the_loss() -> None:
     hidden, weight, targets, mask = inputs(2, 20, 7, 11)
     loss = cross_entropy(hidden, weight, targets, mask)

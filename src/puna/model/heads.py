@@ -28,17 +28,29 @@ def logits(hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
     return F.linear(hidden_BTD, weight_VD).float()
 
 
-@torch.no_grad()
-def token_logprobs(hidden_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor) -> Tensor:
-    """Natural-log probability of each target, (B, T) float32; where the target is negative, 0."""
+def token_logprobs(hidden_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, chunk_tokens: int = 0) -> Tensor:
+    """Natural-log probability of each target, (B, T) float32; where the target is negative, 0.
+
+    Its gradient takes another pass over the chunks: unlike that of `cross_entropy`, it has a factor for each token,
+    which is known only when all of a sequence's probabilities are.
+
+    Args:
+        hidden_BTD: last hidden states.
+        weight_VD: output matrix.
+        targets_BT: int64.
+        chunk_tokens: tokens whose logits are held at once; 0 for as many as suit the vocabulary.
+    """
+    if not torch.is_grad_enabled():
+        weight_VD = weight_VD.detach()
     hidden_ND, targets_N = hidden_BTD.flatten(0, -2), targets_BT.flatten()
-    weight_VD = weight_VD.to(_compute_dtype(hidden_ND))
-    out_N = torch.zeros(targets_N.shape, dtype=torch.float32, device=hidden_ND.device)
-    for part in _chunks(hidden_ND, weight_VD):
-        logits_NV = (hidden_ND[part].to(weight_VD.dtype) @ weight_VD.T).float()
-        chosen_N = logits_NV.gather(1, targets_N[part].clamp(min=0)[:, None]).squeeze(1)
-        out_N[part] = (chosen_N - logits_NV.logsumexp(-1)).masked_fill(targets_N[part] < 0, 0.0)
-    return out_N.view(targets_BT.shape)
+    kept_N = targets_N >= 0
+    index = None if bool(kept_N.all()) else kept_N.nonzero().squeeze(1)
+    if index is not None:
+        hidden_ND, targets_N = hidden_ND[index], targets_N[index]
+    found_N = _TokenLogprobs.apply(hidden_ND, weight_VD, targets_N, _compute_dtype(hidden_ND), chunk_tokens)
+    if index is not None:
+        found_N = found_N.new_zeros(targets_BT.numel()).index_copy(0, index, found_N)
+    return found_N.view(targets_BT.shape)
 
 
 def cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -107,13 +119,50 @@ class _CrossEntropy(torch.autograd.Function):
         )
 
 
+class _TokenLogprobs(torch.autograd.Function):
+    """Chunks of logits in both directions; between them only each token's normaliser is kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, dtype: torch.dtype, chunk_tokens: int
+    ) -> Tensor:
+        out_N = torch.empty(targets_N.shape, dtype=torch.float32, device=hidden_ND.device)
+        lse_N = torch.empty_like(out_N)
+        weight = weight_VD.to(dtype)
+        for part in _chunks(hidden_ND, weight, chunk_tokens):
+            logits_NV = (hidden_ND[part].to(dtype) @ weight.T).float()
+            lse_N[part] = logits_NV.logsumexp(-1)
+            out_N[part] = logits_NV.gather(1, targets_N[part, None]).squeeze(1) - lse_N[part]
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, lse_N)
+        ctx.dtype, ctx.chunk_tokens = dtype, chunk_tokens
+        return out_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        (factor_N,) = grads
+        hidden_ND, weight_VD, targets_N, lse_N = ctx.saved_tensors
+        grad_ND = torch.empty_like(hidden_ND) if ctx.needs_input_grad[0] else None
+        grad_VD = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
+        weight = weight_VD.to(ctx.dtype)
+        for part in _chunks(hidden_ND, weight, ctx.chunk_tokens):
+            chunk_ND, factor_N1 = hidden_ND[part].to(ctx.dtype), factor_N[part, None]
+            # d logprob / d logits = one-hot - softmax.
+            delta_NV = (chunk_ND @ weight.T).float().sub_(lse_N[part, None]).exp_().mul_(-factor_N1)
+            delta_NV = delta_NV.scatter_add_(1, targets_N[part, None], factor_N1).to(ctx.dtype)
+            if grad_ND is not None:
+                grad_ND[part] = delta_NV @ weight
+            if grad_VD is not None:
+                grad_VD += delta_NV.T @ chunk_ND
+        return grad_ND, grad_VD, None, None, None
+
+
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
     """The dtype of the product with the output matrix: autocast's, or that of the hidden states."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
-def _chunks(hidden_ND: Tensor, weight_VD: Tensor) -> Iterator[slice]:
-    size = max(_CHUNK_TOKENS, _CHUNK_NUMBERS // weight_VD.shape[0])
+def _chunks(hidden_ND: Tensor, weight_VD: Tensor, tokens: int = 0) -> Iterator[slice]:
+    size = tokens or max(_CHUNK_TOKENS, _CHUNK_NUMBERS // weight_VD.shape[0])
     for start in range(0, hidden_ND.shape[0], size):
         yield slice(start, start + size)
