@@ -1,0 +1,1 @@
+"""Post-training: preferences, rewards and distillation, as objectives for the one trainer."""
