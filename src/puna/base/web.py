@@ -1,4 +1,4 @@
-"""Two facts of the web that clients and servers here both need: who an address reaches, and how long to wait."""
+"""Facts of the web that clients and servers here both need: whom an address reaches, and how long to wait."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import email.utils
 import ipaddress
 import re
 import time
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
 
 def is_loopback(host: str) -> bool:
@@ -26,3 +28,23 @@ def retry_after(value: str) -> float:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return 0.0
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the open internet, by the registries of RFC 6890; False for what is no address.
+
+    An address of IPv6 that carries one of IPv4 (mapped, 6to4, Teredo, NAT64) is as public as what it carries.
+    """
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        carried = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+        if ip in _NAT64:
+            carried.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+        if not all(inner is None or is_public(str(inner)) for inner in carried):
+            return False
+        if ip.ipv4_mapped:
+            return True
+    return ip.is_global and not ip.is_multicast

@@ -28,6 +28,7 @@ from typing import Any
 from puna.base.config import from_dict, read_toml, require
 from puna.base.errors import ConfigError
 from puna.base.web import is_loopback
+from puna.stack.mcp.settings import NAME, ConnectorConfig, McpConfig
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
 
@@ -45,8 +46,8 @@ class ServerConfig:
         max_file_bytes: of an uploaded file.
         cors_origins: web pages elsewhere that may call; none by default.
         drain_seconds: how long requests under way may take when the server stops.
-        require_keys: whether every request needs a key; by default where any key exists.
         key: one that may do everything, "puna-OWNER-SECRET", beside those that `puna keys` makes; "" for none.
+        require_keys: whether every request needs a key; by default where any key exists.
         requests_per_minute: of one key (or of all who have none); 0 for no limit.
         tokens_per_minute: likewise, prompts and answers together.
     """
@@ -59,8 +60,8 @@ class ServerConfig:
     max_file_bytes: int = 512 << 20
     cors_origins: tuple[str, ...] = ()
     drain_seconds: float = 30.0
-    require_keys: bool | None = None
     key: str = field(default="", repr=False)
+    require_keys: bool | None = None
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
 
@@ -103,6 +104,8 @@ class StackConfig:
         providers: name -> `type` and that type's own settings.
         routes: name -> settings of a router over the providers.
         shields: name -> `type` and settings.
+        mcp: how servers of tools are talked to.
+        connectors: name -> a server of tools that every caller may use.
     """
 
     server: ServerConfig = field(default_factory=ServerConfig)
@@ -110,12 +113,17 @@ class StackConfig:
     providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     routes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    mcp: McpConfig = field(default_factory=McpConfig)
+    connectors: Mapping[str, ConnectorConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, settings in self.providers.items():
             require(re.fullmatch(r"[\w.-]+", name) is not None, f"The provider name {name!r} has other characters than "
                     "letters, digits, '.', '_' and '-'.")  # fmt: skip
             require("type" in settings, f"The provider {name!r} has no type.", 'Write type = "remote::openai".')
+        for name in self.connectors:
+            require(NAME.fullmatch(name) is not None, f"The connector name {name!r} has other characters than letters, "
+                    "digits, '.', '_' and '-', or begins with one of these.")  # fmt: skip
 
 
 def read_config(path: Path | str, environment: Mapping[str, str] | None = None) -> StackConfig:
@@ -149,12 +157,6 @@ def _variable(found: re.Match[str], environment: Mapping[str, str], at: str) -> 
     name, default = found[1], found[2]
     if name in environment:
         return environment[name]
-    if default is None:
-        raise ConfigError(
-            f"{at} needs the environment variable {name}, which is not set.",
-            hint=f"Set it, or write ${{{name}:}} where it may be empty.",
-        )
-    return default
     if path := environment.get(f"{name}_FILE"):
         try:
             return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
@@ -164,3 +166,9 @@ def _variable(found: re.Match[str], environment: Mapping[str, str], at: str) -> 
                 f"{at} needs the file {path} that {name}_FILE names, which cannot be read: {why}.",
                 hint=f"Check the path and its permissions, or set {name}.",
             ) from error
+    if default is None:
+        raise ConfigError(
+            f"{at} needs the environment variable {name}, which is not set.",
+            hint=f"Set it, or write ${{{name}:}} where it may be empty.",
+        )
+    return default

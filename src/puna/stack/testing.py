@@ -15,7 +15,7 @@ from typing import TypeVar
 import httpx
 import uvicorn
 from fastapi import APIRouter, FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from puna.core.chat import Message, ToolSpec
 from puna.core.completion import Completion, Done, StreamEvent, TextDelta, ToolCallDelta, Usage
@@ -167,7 +167,14 @@ def talk(stack: Stack, work: Callable[[httpx.AsyncClient], Awaitable[T]], *route
 @contextmanager
 def live(stack: Stack, path: str = "") -> Iterator[str]:
     """The address of a server on a free port of the loopback, within the block; `path` is added to it."""
-    config = uvicorn.Config(make_app(stack), host="127.0.0.1", port=0, log_config=None, lifespan="on")
+    with listening(make_app(stack)) as address:
+        yield f"{address}{path}"
+
+
+@contextmanager
+def listening(app: ASGIApp) -> Iterator[str]:
+    """The address of any application on a free port of the loopback, within the block."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -176,7 +183,7 @@ def live(stack: Stack, path: str = "") -> Iterator[str]:
             if not thread.is_alive():
                 raise RuntimeError("The server has ended before it was ready.")
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}{path}"
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
