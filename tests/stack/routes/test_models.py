@@ -43,12 +43,27 @@ def test_models_of_all_providers_are_listed_and_found_by_ids_with_slashes(tmp_pa
             assert (await client.get(f"/v1/models/{id}")).json()["id"] == id
         vectors = (await client.get("/v1/models/letters")).json()
         assert (vectors["id"], vectors["custom_metadata"]["model_type"]) == ("scripted/letters", "embedding")
-        assert vectors["display_name"] == vectors["id"]
-        assert datetime.fromisoformat(vectors["created_at"]).timestamp() == vectors["created"]
         missing = await client.get("/v1/models/nobody/at/all")
         assert (missing.status_code, missing.json()["error"]["param"]) == (404, "model")
 
     talk(make_stack(tmp_path, Growing("g"), ScriptedProvider()), work)
+
+
+def test_anthropics_clients_get_their_own_object_and_nobody_else_does(tmp_path: Path) -> None:
+    stack = make_stack(tmp_path)
+
+    async def work(client: httpx.AsyncClient) -> None:
+        listed = (await client.get("/v1/models")).json()["data"]
+        assert not any("display_name" in row for row in listed)
+        page = (await client.get("/v1/models", headers={"anthropic-version": "2023-06-01"})).json()
+        assert (page["first_id"], page["last_id"]) == ("scripted/letters", "scripted/tiny")
+        row = page["data"][1]
+        assert (row["type"], row["display_name"], row["max_input_tokens"]) == ("model", "scripted/tiny", 4096)
+        assert datetime.fromisoformat(row["created_at"]).timestamp() == int(stack.started)
+        one = await client.get("/v1/models/tiny", headers={"anthropic-version": "2023-06-01"})
+        assert one.json() == row
+
+    talk(stack, work)
 
 
 def test_a_model_that_has_come_since_is_found(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from puna.stack.context import Stack, stack_of
 from puna.stack.errors import ApiError, invalid, not_implemented
 from puna.stack.providers.provider import ModelInfo, Provider
 from puna.stack.wire.base import listed
-from puna.stack.wire.models import Model, ModelList, model_json
+from puna.stack.wire.models import Model, ModelList, anthropic_json, model_json
 
 router = APIRouter(tags=["models"])
 
@@ -38,7 +38,14 @@ async def find(stack: Stack, id: str, type: str = "llm") -> tuple[Provider, Mode
 async def list_models(request: Request) -> JSONResponse:
     stack = stack_of(request)
     models = await stack.refresh_models()
-    return JSONResponse(listed([model_json(id, *pair, stack.started) for id, pair in sorted(models.items())]))
+    return JSONResponse(listed([_shown(request, id, *pair) for id, pair in sorted(models.items())]))
+
+
+def _shown(request: Request, id: str, provider: Provider, info: ModelInfo) -> dict[str, Any]:
+    started = stack_of(request).started
+    if "anthropic-version" in request.headers:
+        return anthropic_json(id, info, started)
+    return model_json(id, provider, info, started)
 
 
 @router.get("/v1/models/{id:path}", response_model=None, responses={200: {"model": Model}})
@@ -50,7 +57,7 @@ async def get_model(request: Request, id: str) -> JSONResponse:
         if error.status == 404:
             await stack.refresh_models()
         provider, info = _of_any_type(stack, id)
-    return JSONResponse(model_json(f"{provider.id}/{info.id}", provider, info, stack.started))
+    return JSONResponse(_shown(request, f"{provider.id}/{info.id}", provider, info))
 
 
 def _of_any_type(stack: Stack, id: str) -> tuple[Provider, ModelInfo]:

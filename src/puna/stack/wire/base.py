@@ -52,8 +52,8 @@ def clean(value: Any, depth: int = 0) -> Any:
 def listed(data: list[dict[str, Any]], has_more: bool = False) -> dict[str, Any]:
     """A page of a list, in OpenAI's form.
 
-    The ids of an empty page are "": OpenAI's schema has strings there and no null, clients that check take nothing else,
-    and those that follow `last_id` take "" for the end.
+    The ids of an empty page are "": OpenAI's schema has strings there and no null, clients that check take nothing
+    else, and those that follow `last_id` take "" for the end.
     """
     return {
         "object": "list",

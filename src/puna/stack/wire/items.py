@@ -36,6 +36,8 @@ _PARTS = [
 CONTENT: Schema = {"anyOf": [TEXT, listed({"anyOf": _PARTS})]}
 _STATUS = one("in_progress", "completed", "incomplete")
 _COMMON: dict[str, Schema] = {"id": _ID, "status": _STATUS}
+_TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
+_MCP_CALL: dict[str, Schema] = {"server_label": TEXT, "name": TEXT, "arguments": TEXT}
 ITEM: Schema = {
     "anyOf": [
         table(
@@ -47,10 +49,31 @@ ITEM: Schema = {
         table({"type": one("reasoning"), "summary": listed({"anyOf": _PARTS[:1]})}, _COMMON),
         table({"type": one("compaction"), "encrypted_content": TEXT}, _COMMON),
         table({"type": one("file_search_call"), "queries": listed(TEXT)}, _COMMON),
+        table(
+            {"type": one("mcp_list_tools"), "server_label": TEXT, "tools": listed({"type": "object"})},
+            {**_COMMON, "error": _TEXT_OR_NULL},
+        ),
+        table({"type": one("mcp_call"), **_MCP_CALL}, {"id": _ID, "output": _TEXT_OR_NULL, "error": {}}),
+        table({"type": one("mcp_approval_request"), **_MCP_CALL}, {"id": _ID}),
+        table(
+            {"type": one("mcp_approval_response"), "approval_request_id": TEXT, "approve": {"type": "boolean"}},
+            {"id": _ID, "reason": _TEXT_OR_NULL},
+        ),
         table({"type": one("item_reference"), "id": _ID}),
     ]
 }
 INPUT: Schema = {"anyOf": [TEXT, listed(ITEM), {"type": "null"}]}
+_FILTER: Schema = {
+    "anyOf": [listed(TEXT), table({}, {"tool_names": listed(TEXT), "read_only": {"type": "boolean"}})],
+}
+_LABEL: Schema = {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}
+_MCP: dict[str, Schema] = {
+    "server_description": TEXT,
+    "headers": {"type": "object", "additionalProperties": TEXT},
+    "authorization": TEXT,
+    "allowed_tools": _FILTER,
+    "require_approval": {"anyOf": [one("always", "never"), table({}, {"always": _FILTER, "never": _FILTER})]},
+}
 TOOL: Schema = {
     "anyOf": [
         table(
@@ -65,9 +88,17 @@ TOOL: Schema = {
                 "ranking_options": table({}, {"score_threshold": {"type": "number"}}),
             },
         ),
+        table({"type": one("mcp"), "server_label": _LABEL, "server_url": TEXT}, _MCP),
+        table({"type": one("mcp"), "server_label": _LABEL, "connector_id": TEXT}, _MCP),
     ]
 }
-_NAMED: Schema = {"anyOf": [table({"type": one("function"), "name": _NAME}), table({"type": one("file_search")})]}
+_NAMED: Schema = {
+    "anyOf": [
+        table({"type": one("function"), "name": _NAME}),
+        table({"type": one("file_search")}),
+        table({"type": one("mcp"), "server_label": TEXT}, {"name": TEXT}),
+    ]
+}
 CHOICE: Schema = {
     "anyOf": [
         one("none", "auto", "required"),

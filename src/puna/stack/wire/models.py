@@ -1,6 +1,6 @@
-"""Models on the wire: OpenAI's object, with what OGX's clients read of it besides under `custom_metadata`, with the
-fields that Llama Stack's clients up to 0.2 read, and with the two that Anthropic's client shows (`display_name`,
-`created_at`); it can list models here, and do no more.
+"""Models on the wire: OpenAI's object, with what OGX's clients read of it besides under `custom_metadata`, and with the
+fields that Llama Stack's clients up to 0.2 read. Anthropic's clients, which name themselves by a header, get their own
+object and no other: OGX's clients refuse one that could be either.
 """
 
 from __future__ import annotations
@@ -64,8 +64,6 @@ def model_json(id: str, provider: Provider, info: ModelInfo, created: float) -> 
         "id": id,
         "object": "model",
         "created": int(created),
-        "created_at": datetime.fromtimestamp(int(created), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "display_name": id,
         "owned_by": provider.id,
         "custom_metadata": metadata | dict(info.meta),
         "identifier": id,
@@ -74,4 +72,15 @@ def model_json(id: str, provider: Provider, info: ModelInfo, created: float) -> 
         "provider_id": provider.id,
         "provider_resource_id": info.id,
         "metadata": {"embedding_dimension": info.dimensions} if info.dimensions else {},
+    }
+
+
+def anthropic_json(id: str, info: ModelInfo, created: float) -> dict[str, Any]:
+    """A model as Anthropic's API shows it."""
+    return {
+        "type": "model",
+        "id": id,
+        "display_name": id,
+        "created_at": datetime.fromtimestamp(int(created), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "max_input_tokens": info.context_length or None,
     }

@@ -9,12 +9,18 @@ from pydantic import Field
 from puna.stack.wire.base import Wire
 
 
+class McpEndpoint(Wire):
+    """Where a server of tools is."""
+
+    uri: str
+
+
 class ToolGroupBody(Wire):
-    """Registers a tool group."""
+    """Registers a tool group: another group's tools with arguments of its own, or a server of tools."""
 
     toolgroup_id: str
     provider_id: str | None = None
-    mcp_endpoint: dict[str, Any] | None = None
+    mcp_endpoint: McpEndpoint | None = None
     args: dict[str, Any] | None = None
 
 
@@ -27,7 +33,16 @@ class RagQueryBody(Wire):
 
 
 class InvokeBody(Wire):
-    """Runs a tool."""
+    """Runs a tool.
+
+    Attributes:
+        tool_name: as `/v1/tools` names it.
+        kwargs: its arguments.
+        toolgroup_id: of the tool, where several have one of that name.
+        authorization: for the server of tools that has it; for this request alone.
+    """
 
     tool_name: str
     kwargs: dict[str, Any]
+    toolgroup_id: str | None = None
+    authorization: str | None = None
