@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 from hypothesis import given
@@ -9,8 +8,8 @@ from hypothesis import strategies as st
 
 from puna.core.chat import Message
 from puna.core.completion import SamplingParams
-from puna.core.verdict import Score, Task
-from puna.evals.answers import ask, exact_match, mean_score, normalized, score, token_f1
+from puna.core.verdict import Task
+from puna.evals.answers import ask, exact_match, normalized, score, token_f1
 from puna.testing import ScriptedChatModel
 
 WORDS = st.text("ab '\".\n", max_size=12)
@@ -70,26 +69,6 @@ def test_f1_is_symmetric_within_0_and_1_and_1_for_an_exact_match(answer: str, re
 @given(st.text(max_size=20))
 def test_normalizing_twice_changes_nothing(text: str):
     assert normalized(normalized(text)) == normalized(text)
-
-
-def test_the_interval_is_that_of_a_share():
-    score = mean_score("exact", [1.0] * 30 + [0.0] * 70)
-    reach = 1.96 * math.sqrt(0.3 * 0.7 / 100)
-    assert (score.value, score.count) == (pytest.approx(0.3), 100)
-    assert (score.low, score.high) == (pytest.approx(0.3 - reach), pytest.approx(0.3 + reach))
-    few = mean_score("exact", [0.0, 1.0])
-    assert (few.low, few.high) == (0.0, 1.0)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_the_interval_holds_the_mean_and_stays_within_0_and_1(values: list[float]):
-    score = mean_score("f1", values)
-    assert 0 <= score.low <= score.value + 1e-12
-    assert score.value - 1e-12 <= score.high <= 1
-
-
-def test_the_mean_of_nothing_is_marked_by_its_count():
-    assert mean_score("exact", []) == Score("exact", 0.0, 0, 0.0, 0.0)
 
 
 def test_each_task_is_asked_by_itself_and_scored_under_its_kind():

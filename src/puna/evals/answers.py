@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from puna.core.chat import Message
 from puna.core.completion import SamplingParams
 from puna.core.protocols import ChatModel
 from puna.core.verdict import Score, Task
+from puna.evals.statistics import mean_score
 
 _TOKENS = re.compile(r"\w+|[^\w\s]")
 _EDGES = " \t\n.\"'`“”‘’"
@@ -97,17 +98,3 @@ def token_f1(answer: str, reference: str) -> float:
         return float(found == wanted)
     precision, recall = common / found.total(), common / wanted.total()
     return 2 * precision * recall / (precision + recall)
-
-
-def mean_score(name: str, values: Iterable[float]) -> Score:
-    """The mean of shares with its 95 % interval: 1.96 standard errors each way, as in arXiv 2407.21783, section 5.1.1,
-    and never below 0 or above 1.
-    """
-    values = list(values)
-    count = len(values)
-    if count == 0:
-        return Score(name, 0.0, 0, 0.0, 0.0)
-    mean = sum(values) / count
-    variance = sum((value - mean) ** 2 for value in values) / count
-    reach = 1.96 * (variance / count) ** 0.5
-    return Score(name, mean, count, max(0.0, mean - reach), min(1.0, mean + reach))

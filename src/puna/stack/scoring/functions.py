@@ -12,22 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from puna.base.errors import InputError
-from puna.core.chat import ToolCall
+from puna.evals.calls import expected_calls, match_text
+from puna.evals.choices import LETTER_REGEXES
 from puna.stack.errors import invalid
 from puna.stack.safety.matching import MATCHER
-from puna.tokenizer.tool_calls import parse_tool_calls
 
 Row = Mapping[str, Any]
 Scorer = Callable[[Row, Mapping[str, Any]], dict[str, Any]]
 
 AGGREGATIONS = ("average", "weighted_average", "median", "categorical_count", "accuracy")
-
-# A letter of a multiple choice, as models are wont to give it.
-CHOICE_REGEXES = (
-    r"(?i)(?:the )?(?:best |correct |final )?answer(?: is|:)\s*[\(\[\*]*([A-J])\b",
-    r"\\boxed\{\s*(?:\\text\{)?\s*([A-J])\b",
-    r"^\W*([A-J])(?:\W|$)",
-)
 
 
 def text_of(row: Row, name: str) -> str:
@@ -56,7 +49,7 @@ def substring(row: Row, params: Mapping[str, Any]) -> dict[str, Any]:
 
 def regex_parser(row: Row, params: Mapping[str, Any]) -> dict[str, Any]:
     """1 where what the first pattern that matches finds in the generated answer is the expected one."""
-    patterns = params.get("parsing_regexes") or CHOICE_REGEXES
+    patterns = params.get("parsing_regexes") or LETTER_REGEXES
     expected = text_of(row, "expected_answer").strip()
     try:
         found = MATCHER.search(patterns, text_of(row, "generated_answer"))
@@ -70,68 +63,15 @@ def regex_parser(row: Row, params: Mapping[str, Any]) -> dict[str, Any]:
 def tool_calls(row: Row, params: Mapping[str, Any]) -> dict[str, Any]:
     """1 where the generated calls are the expected ones, in any order (as the Berkeley leaderboard judges them)."""
     del params
-    expected = _expected_calls(row)
-    try:
-        calls = list(parse_tool_calls(text_of(row, "generated_answer").strip(), [name for name, _ in expected]))
-    except InputError as error:
-        return {"score": 0.0, "reason": error.message}
-    if len(calls) != len(expected):
-        return {"score": 0.0, "reason": f"{len(calls)} calls; {len(expected)} were expected"}
-    return _matched(calls, expected)
-
-
-def _matched(calls: list[ToolCall], expected: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    left = list(calls)
-    for name, arguments in expected:
-        found = next((call for call in left if call.name == name and _fits(call.arguments, arguments)), None)
-        if found is None:
-            return {"score": 0.0, "reason": f"no call of {name} with the expected arguments"}
-        left.remove(found)
-    return {"score": 1.0}
-
-
-def _expected_calls(row: Row) -> list[tuple[str, Mapping[str, Any]]]:
-    """[{"name": {"argument": [allowed values]}}], or {"name", "arguments"} with one value each."""
     value = row.get("expected_answer", row.get("ground_truth"))
     try:
-        value = json.loads(value) if isinstance(value, str) else value
+        expected = expected_calls(json.loads(value) if isinstance(value, str) else value)
     except json.JSONDecodeError as error:
         raise invalid(f"expected_answer is not JSON: {error}.", "input_rows") from error
-    found: list[tuple[str, Mapping[str, Any]]] = []
-    for call in value if isinstance(value, list) else [value]:
-        if (
-            isinstance(call, Mapping)
-            and isinstance(call.get("arguments"), Mapping)
-            and isinstance(call.get("name"), str)
-        ):
-            found.append((call["name"], {key: [item] for key, item in call["arguments"].items()}))
-        elif isinstance(call, Mapping) and len(call) == 1 and isinstance(next(iter(call.values())), Mapping):
-            found.append(next(iter(call.items())))
-        else:
-            raise invalid(f"expected_answer holds {call!r}; it must hold calls.", "input_rows")
-    return found
-
-
-def _fits(given: Mapping[str, Any], allowed: Mapping[str, Any]) -> bool:
-    """Whether each argument has an allowed value; one may be left out where "" is among its values."""
-    if any(name not in allowed for name in given):
-        return False
-    for name, values in allowed.items():
-        values = values if isinstance(values, list) else [values]
-        if name in given:
-            if not any(_same(given[name], value) for value in values):
-                return False
-        elif "" not in values:
-            return False
-    return True
-
-
-def _same(given: Any, value: Any) -> bool:
-    if isinstance(given, str) and isinstance(value, str):
-        return given.strip().lower() == value.strip().lower()
-    if isinstance(given, bool) or isinstance(value, bool):
-        return given is value
-    return given == value
+    except InputError as error:
+        raise invalid(error.message, "input_rows") from error
+    reason = match_text(text_of(row, "generated_answer"), expected)
+    return {"score": 0.0, "reason": reason} if reason else {"score": 1.0}
 
 
 SCORERS: dict[str, Scorer] = {
