@@ -49,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A mean over `count` samples with its 95 % interval (1.96 standard errors each way)."""
+    """A mean over `count` samples with its 95 % interval."""
 
     name: str
     value: float
