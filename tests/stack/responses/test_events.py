@@ -85,3 +85,25 @@ def test_usage_adds_up() -> None:
 def test_a_view_hides_what_only_the_server_knows() -> None:
     item = {"type": "file_search_call", "id": "fs_1", "_results": [1]}
     assert view({"output": [item]})["output"] == [{"type": "file_search_call", "id": "fs_1", "results": None}]
+
+
+def test_an_item_of_any_kind_begins_and_ends_once() -> None:
+    made = script()
+    item = {"type": "mcp_call", "id": "mcp_1", "_known": 1}
+    events = [
+        *made.begins(item, "response.a"),
+        made.about(item, "response.b", delta="x"),
+        *made.ends(item, "response.c"),
+    ]
+    assert [event["type"] for event in events] == [
+        "response.output_item.added",
+        "response.a",
+        "response.b",
+        "response.c",
+        "response.output_item.done",
+    ]
+    assert {event["output_index"] for event in events} == {0}
+    assert events[2]["delta"] == "x"
+    assert events[0]["item"] == events[-1]["item"] == {"type": "mcp_call", "id": "mcp_1"}
+    assert made.output == [item]
+    assert [event["type"] for event in made.ends(item)] == ["response.output_item.done"]

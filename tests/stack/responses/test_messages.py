@@ -76,3 +76,37 @@ def test_pictures_and_unread_files_are_named_in_their_place() -> None:
 
 def test_reasoning_is_not_shown() -> None:
     assert messages_of(read_items([{"type": "reasoning", "summary": []}])) == []
+
+
+ASKED = {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "s", "name": "f", "arguments": '{"x": 1}'}
+
+
+def answered(approve: bool, reason: str | None = None) -> dict[str, object]:
+    return {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": approve, "reason": reason}
+
+
+def test_a_call_that_waits_or_was_denied_is_shown_with_that() -> None:
+    asked, told = messages_of(read_items([ASKED]))
+    assert (asked.tool_calls[0].name, dict(asked.tool_calls[0].arguments)) == ("f", {"x": 1})
+    assert "waits" in told.content
+    _, told = messages_of(read_items([ASKED, answered(False, "Not today.")]))
+    assert told.content.endswith("The reason: Not today.")
+    assert messages_of(read_items([ASKED, answered(True)])) == []
+    # What comes later says what became of it, without being read itself.
+    assert messages_of(read_items([ASKED]), later=read_items([answered(True)])) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        ("plain", "plain"),
+        ({"type": "http_error", "code": 500, "message": "down"}, "down"),
+        ({"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": "a"}, {"text": "b"}]}, "a\nb"),
+        (None, "the call was not finished"),
+    ],
+)
+def test_a_servers_call_that_failed_is_shown_with_its_error(error: object, text: str) -> None:
+    made = {"type": "mcp_call", "server_label": "s", "name": "f", "arguments": "{}", "error": error}
+    asked, told = messages_of(read_items([made]))
+    assert asked.tool_calls[0].id == told.tool_call_id
+    assert told.content == f"Error: {text}"

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from puna.stack.errors import ApiError
-from puna.stack.responses.tools import read_tools
+from puna.stack.mcp.protocol import RemoteTool
+from puna.stack.responses.tools import Offered, read_tools
 
 F = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
 G = {"type": "function", "name": "g"}
@@ -52,10 +53,41 @@ def test_allowed_tools_hold_for_all_turns() -> None:
     assert tools.shown_choice == choice
 
 
+def test_a_choice_among_servers_tools_is_made_when_they_are_known() -> None:
+    servers = [{"type": "mcp", "server_label": label, "server_url": "https://x"} for label in ("a", "b")]
+
+    def offered(choice: Any, first: bool = True) -> Any:
+        tools = read_tools([F, *servers], choice, True)
+        assert (names(tools.specs), tools.choice) == (["f"], "none" if choice == "none" else "auto")
+        found = [Offered(server, RemoteTool(name)) for server in tools.servers for name in ("f", "go")]
+        specs, word = tools.with_servers(found).offer(first)
+        return names(specs), word
+
+    every = ["f", "a_f", "go", "b_f", "b_go"]
+    assert offered(None) == (every, "auto")
+    assert offered("none") == ([], "none")
+    assert offered("required") == (every, "required")
+    assert offered({"type": "mcp", "server_label": "b"}) == (["b_f", "b_go"], "required")
+    assert offered({"type": "mcp", "server_label": "b"}, first=False) == (every, "auto")
+    assert offered({"type": "mcp", "server_label": "a", "name": "go"}) == (["go"], "go")
+    allowed = {
+        "type": "allowed_tools",
+        "tools": [{"type": "mcp", "server_label": "a"}, {"type": "function", "name": "f"}],
+    }
+    assert offered(allowed) == (["f", "a_f", "go"], "auto")
+    for wrong in ({"type": "mcp", "server_label": "a", "name": "none"}, {"type": "function", "name": "none"}):
+        with pytest.raises(ApiError) as caught:
+            offered(wrong)
+        assert (caught.value.status, caught.value.param) == (400, "tool_choice")
+    with pytest.raises(ApiError, match="'c', which is not among"):
+        read_tools(servers, {"type": "mcp", "server_label": "c"}, True)
+    with pytest.raises(ApiError, match="labelled 'a'"):
+        read_tools([servers[0], servers[0]], None, True)
+
+
 @pytest.mark.parametrize(
     ("tools", "choice", "status", "param"),
     [
-        ([{"type": "mcp", "server_label": "x"}], None, 501, "tools.0.type"),
         ([{"type": "web_search_preview"}], None, 501, "tools.0.type"),
         ([{"type": "hammer"}], None, 400, "tools.0.type"),
         ([{"type": "function", "name": "a b"}], None, 400, "tools.0.name"),

@@ -252,8 +252,7 @@ def test_documents_are_searched_and_cited(tmp_path: Path) -> None:
 
 def test_tools_that_are_not_here_are_refused(tmp_path: Path) -> None:
     async def work(client: httpx.AsyncClient) -> None:
-        mcp = {"type": "mcp", "server_label": "x", "server_url": "http://127.0.0.1:1"}
-        refused = await client.post("/responses", json={"input": "x", "tools": [mcp]})
+        refused = await client.post("/responses", json={"input": "x", "tools": [{"type": "web_search"}]})
         assert refused.status_code == 501
         assert refused.json()["error"]["code"] == "not_implemented"
 

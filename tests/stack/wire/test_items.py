@@ -21,6 +21,10 @@ GOOD: list[dict[str, Any]] = [
     {"type": "compaction", "encrypted_content": "x"},
     {"type": "file_search_call", "queries": ["x"]},
     {"type": "item_reference", "id": "msg_1"},
+    {"type": "mcp_list_tools", "server_label": "s", "tools": [{"name": "a", "input_schema": {}}], "error": None},
+    {"type": "mcp_call", "server_label": "s", "name": "a", "arguments": "{}", "output": "x"},
+    {"type": "mcp_approval_request", "server_label": "s", "name": "a", "arguments": "{}", "id": "mcpr_1"},
+    {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": False, "reason": "no"},
 ]
 BAD: list[Any] = [
     5,
@@ -29,6 +33,9 @@ BAD: list[Any] = [
     {"type": "message", "role": "user", "content": [{"type": "smell"}]},
     {"type": "function_call", "call_id": "c", "name": "f"},
     {"type": "file_search_call", "queries": "x"},
+    {"type": "mcp_call", "server_label": "s", "name": "a", "arguments": "{}", "output": 5},
+    {"type": "mcp_list_tools", "server_label": "s", "tools": "a"},
+    {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": "yes"},
     {"type": "spell"},
 ]
 
@@ -60,7 +67,15 @@ def test_tools_and_choices_are_described() -> None:
         assert isinstance(read_tools([tool, search], choice, True), Tools)
     assert fits(tool, TOOL)
     assert fits(search, TOOL)
-    assert not fits({"type": "mcp"}, TOOL)
+    mcp = {"type": "mcp", "server_label": "s", "server_url": "https://a/mcp", "headers": {"x": "y"}}
+    mcp |= {"allowed_tools": {"read_only": True}, "require_approval": {"never": {"tool_names": ["a"]}}}
+    choice = {"type": "mcp", "server_label": "s"}
+    assert fits(choice, CHOICE)
+    assert isinstance(read_tools([mcp], choice, True), Tools)
+    for one in (mcp, {"type": "mcp", "server_label": "s", "connector_id": "c"}):
+        assert fits(one, TOOL)
+    assert not fits({"type": "mcp", "server_label": "s"}, TOOL)
+    assert not fits({**mcp, "require_approval": "maybe"}, TOOL)
     assert not fits("maybe", CHOICE)
 
 

@@ -28,7 +28,10 @@ _PREFIXES = {
     "web_search_call": "ws",
     "mcp_list_tools": "mcpl",
     "mcp_call": "mcp",
+    "mcp_approval_request": "mcpr",
+    "mcp_approval_response": "mcpa",
 }
+_MCP_CALL = ("name", "arguments", "server_label")
 _STATUSES = ("in_progress", "completed", "incomplete")
 
 
@@ -181,12 +184,36 @@ def _file_search_call(given: Mapping[str, Any], place: str) -> Item:
 
 
 def _mcp_call(given: Mapping[str, Any], place: str) -> Item:
-    fields = {name: _text(given, name, place) for name in ("name", "arguments", "server_label")}
-    return {**fields, "output": given.get("output"), "error": given.get("error")}
+    fields = {name: _text(given, name, place) for name in _MCP_CALL}
+    output, error = given.get("output"), given.get("error")
+    if output is not None and not isinstance(output, str):
+        raise invalid(f"The output is {_shown(output)}; it must be a text.", f"{place}.output")
+    status = {"status": "failed"} if error is not None else {}
+    return {
+        **fields,
+        **status,
+        "output": output,
+        "error": error,
+        "approval_request_id": given.get("approval_request_id"),
+    }
 
 
 def _mcp_list_tools(given: Mapping[str, Any], place: str) -> Item:
-    return {"server_label": _text(given, "server_label", place), "tools": list(given.get("tools") or ())}
+    tools = given.get("tools") or []
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise invalid(f"The tools are {_shown(tools)}; they must be a list of objects.", f"{place}.tools")
+    return {"server_label": _text(given, "server_label", place), "tools": tools, "error": given.get("error")}
+
+
+def _mcp_approval_request(given: Mapping[str, Any], place: str) -> Item:
+    return {name: _text(given, name, place) for name in _MCP_CALL}
+
+
+def _mcp_approval_response(given: Mapping[str, Any], place: str) -> Item:
+    if not isinstance(given.get("approve"), bool):
+        raise invalid(f"approve is {_shown(given.get('approve'))}; it must be true or false.", f"{place}.approve")
+    fields = {"approval_request_id": _text(given, "approval_request_id", place), "approve": given["approve"]}
+    return {**fields, "reason": None, **_present(given, "reason")}
 
 
 def _item_reference(given: Mapping[str, Any], place: str) -> Item:
@@ -207,6 +234,8 @@ _READERS: dict[str, Callable[[Mapping[str, Any], str], Item]] = {
     "file_search_call": _file_search_call,
     "mcp_call": _mcp_call,
     "mcp_list_tools": _mcp_list_tools,
+    "mcp_approval_request": _mcp_approval_request,
+    "mcp_approval_response": _mcp_approval_response,
     "web_search_call": _web_search_call,
     "item_reference": _item_reference,
 }

@@ -24,18 +24,27 @@ FILE_SEARCH = "file_search"
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
 _NO_PICTURE = "[A picture stands here. This model reads text alone.]"
 _NO_VIDEO = "[A video stands here. This model reads text alone.]"
+_WAITING = "This call waits for the user's approval. It was not made."
+_DENIED = "The user did not approve this call. It was not made."
 _NOTHING_FOUND = "Nothing was found."
 _CITE = "Passages of the documents. After a statement name the passage that it is from by its number, such as [1]."
 
 
-def messages_of(items: Sequence[Item], param: str = "input") -> list[Message]:
+def messages_of(items: Sequence[Item], param: str = "input", later: Sequence[Item] = ()) -> list[Message]:
     """What a model reads.
+
+    Args:
+        items: to be read.
+        param: the field that they came in, for refusals.
+        later: items after them, which may say what became of a request for an approval.
 
     Raises:
         ApiError: 400, for a result whose call is not among the items.
     """
     messages: list[Message] = []
     names: dict[str, str] = {}
+    said = [item for item in (*items, *later) if item["type"] == "mcp_approval_response"]
+    approvals = {item["approval_request_id"]: item for item in said}
     for i, item in enumerate(items):
         type = item["type"]
         if type == "message":
@@ -53,8 +62,10 @@ def messages_of(items: Sequence[Item], param: str = "input") -> list[Message]:
             messages.append(Message("tool", found, tool_call_id=item["id"], name=FILE_SEARCH))
         elif type == "mcp_call":
             _add_call(messages, ToolCall(item["name"], arguments_of(item["arguments"]), item["id"]))
-            text = item["output"] if isinstance(item["output"], str) else f"Error: {item['error']}"
+            text = item["output"] if isinstance(item["output"], str) else f"Error: {_error(item['error'])}"
             messages.append(Message("tool", text, tool_call_id=item["id"], name=item["name"]))
+        elif type == "mcp_approval_request":
+            _add_request(messages, item, approvals.get(item["id"]))
         elif type == "compaction":
             messages.append(Message("system", f"What was said before, in short:\n{unpack(item, f'{param}.{i}')}"))
     return messages
@@ -66,6 +77,26 @@ def _add_call(messages: list[Message], call: ToolCall) -> None:
         messages[-1] = replace(last, tool_calls=(*last.tool_calls, call), end_of_turn=False)
     else:
         messages.append(Message("assistant", "", (call,), end_of_turn=False))
+
+
+def _add_request(messages: list[Message], item: Item, approval: Item | None) -> None:
+    """A call that waits or was refused; one that was approved stands where it was made."""
+    if approval is not None and approval["approve"]:
+        return
+    _add_call(messages, ToolCall(item["name"], arguments_of(item["arguments"]), item["id"]))
+    reason = f" The reason: {approval['reason']}" if approval and approval["reason"] else ""
+    text = _WAITING if approval is None else f"{_DENIED}{reason}"
+    messages.append(Message("tool", text, tool_call_id=item["id"], name=item["name"]))
+
+
+def _error(error: Any) -> str:
+    """What went wrong with a call, of the forms that OpenAI has for it."""
+    if not isinstance(error, Mapping):
+        return str(error or "the call was not finished")
+    content = error.get("content")
+    parts = content if isinstance(content, list) else []
+    texts = [str(part.get("text", "")) for part in parts if isinstance(part, Mapping)]
+    return "\n".join(texts) or str(error.get("message") or "the tool failed")
 
 
 def _result(item: Item, names: Mapping[str, str], place: str) -> Message:

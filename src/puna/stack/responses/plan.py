@@ -16,11 +16,13 @@ from puna.core.completion import SamplingParams
 from puna.stack.context import Caller, Stack, new_id
 from puna.stack.conversion import constraint_of, params_of
 from puna.stack.errors import invalid
+from puna.stack.mcp.service import mcp_of
 from puna.stack.providers.provider import ModelInfo, Provider
 from puna.stack.responses import records
 from puna.stack.responses.attachments import read_attachments
 from puna.stack.responses.fitting import fit, leading
 from puna.stack.responses.items import Item, read_items
+from puna.stack.responses.mcp_tools import Approval, McpServer, read_approvals
 from puna.stack.responses.messages import messages_of
 from puna.stack.responses.prompts import filled
 from puna.stack.responses.search import require_vector_stores
@@ -46,7 +48,8 @@ class Plan:
     context: all items before the answer, those of this request among them.
     instructions: for this response alone; a kept prompt stands before them.
     dropped: how many messages at the front of the context (behind the system's) are left out to make it fit.
-    tools: on offer.
+    tools: on offer; those of servers come to them when the response begins.
+    approved: calls that the user has approved, to be made first.
     params: how to sample.
     include: what the client wants to see of items.
     infer_iters: how often the model may be asked.
@@ -65,6 +68,7 @@ class Plan:
     instructions: str = ""
     dropped: int = 0
     tools: Tools = field(default_factory=Tools)
+    approved: tuple[Approval, ...] = ()
     params: SamplingParams = field(default_factory=SamplingParams)
     include: tuple[str, ...] = ()
     infer_iters: int = INFER_ITERS
@@ -83,7 +87,7 @@ class Plan:
     def new(self) -> int:
         """Where among the messages those of this request begin."""
         before = self.context[: len(self.context) - len(self.input)]
-        return max(len(messages_of(before)) + bool(self.instructions) - self.dropped, 0)
+        return max(len(messages_of(before, later=self.input)) + bool(self.instructions) - self.dropped, 0)
 
     def messages(self, output: Sequence[Item] = ()) -> list[Message]:
         """What the model reads before its next turn."""
@@ -105,6 +109,8 @@ async def make_plan(stack: Stack, caller: Caller, body: CreateResponse) -> Plan:
     tools = read_tools(body.tools, body.tool_choice, body.parallel_tool_calls is not False)
     if tools.search is not None:
         require_vector_stores(stack)
+    for place, server in _named_servers(body.tools or (), tools):
+        await mcp_of(stack).check(caller.owner, server.target, place)
     params = _params(body, tools)
     before, own, conversation, upto = await gather(stack, caller.owner, body)
     prompt = await run(filled, stack.store, caller.owner, body.prompt) if body.prompt else ""
@@ -119,6 +125,7 @@ async def make_plan(stack: Stack, caller: Caller, body: CreateResponse) -> Plan:
         context=[*before, *own],
         instructions="\n\n".join(filter(None, (prompt, body.instructions))),
         tools=tools,
+        approved=read_approvals(before, own, tools.servers),
         params=params,
         include=tuple(body.include or ()),
         infer_iters=body.max_infer_iters or INFER_ITERS,
@@ -133,6 +140,15 @@ async def make_plan(stack: Stack, caller: Caller, body: CreateResponse) -> Plan:
         provider, info, messages, tools.offer(True)[0], body.max_output_tokens, body.truncation == "auto"
     )
     return plan
+
+
+def _named_servers(given: Sequence[Mapping[str, Any]], tools: Tools) -> list[tuple[str, McpServer]]:
+    """The servers of tools with the fields that say where they are."""
+    places = [i for i, tool in enumerate(given) if tool.get("type") == "mcp"]
+    return [
+        (f"tools.{i}.{'connector_id' if server.target.connector else 'server_url'}", server)
+        for i, server in zip(places, tools.servers, strict=True)
+    ]
 
 
 def model_of(stack: Stack, id: str | None) -> tuple[Provider, ModelInfo]:

@@ -1,10 +1,12 @@
 """`Run`: one response from its first event to its last.
 
-    created -> (queued) -> in progress -> (turn of the model -> searches)* -> completed, incomplete, failed, cancelled
+    created -> (queued) -> in progress -> (lists of servers' tools) -> (turn of the model -> searches, servers' tools)*
+    -> completed, incomplete, failed, cancelled
 
-A turn asks the model once. Text and calls of the client's functions go out as they come; searches of documents are made
-here, after the turn, and the model is asked again with what they found. A call that is not on offer never reaches the
-client: the model is told so and asked again, as far as the limit of turns allows.
+A turn asks the model once. Text and calls of the client's functions go out as they come; searches of documents and
+calls of servers' tools are made here, after the turn, and the model is asked again with what they gave. A call that
+needs an approval is not made: the response ends, and the next one brings the approval. A call that is not on offer
+never reaches the client: the model is told so and asked again, as far as the limit of turns allows.
 
 What a run ends with is saved before its terminal event is given out; where that fails, the response has failed.
 """
@@ -28,7 +30,8 @@ from puna.stack.providers.provider import Ask
 from puna.stack.responses.events import Event, Script, usage
 from puna.stack.responses.fitting import fit
 from puna.stack.responses.items import Item
-from puna.stack.responses.messages import FILE_SEARCH, passages
+from puna.stack.responses.mcp_run import Servers
+from puna.stack.responses.messages import FILE_SEARCH, messages_of, passages
 from puna.stack.responses.plan import Plan
 from puna.stack.responses.search import citations, queries_of, search
 from puna.stack.responses.shielding import BlockedError, Held, Shielding
@@ -49,7 +52,7 @@ class _Turn:
     held: Held = field(default_factory=Held)
     calls: int = 0
     theirs: int = 0  # calls of the client's functions
-    searches: list[ToolCall] = field(default_factory=list)
+    ours: list[ToolCall] = field(default_factory=list)  # searches, and calls of servers' tools
     strays: list[ToolCall] = field(default_factory=list)
 
 
@@ -73,6 +76,7 @@ class Run:
         self._shown = 0  # how much of the output it has read
         self._calls = 0  # of tools, in the whole response
         self._read_tokens = self._written_tokens = self._cached_tokens = 0
+        self._servers = Servers(stack, plan, self.script) if plan.tools.servers else None
         self._shields = plan.shielding or Shielding(stack, plan.owner)
         self._asked = False
         self._over = False
@@ -104,8 +108,15 @@ class Run:
             if not self._over:
                 await self._cancelled()
             raise
+        finally:
+            if self._servers is not None:
+                await unbroken(self._servers.close())
 
     async def _turns(self) -> AsyncGenerator[Event, None]:
+        if self._servers is not None:
+            async with aclosing(self._servers.prepare()) as events:
+                async for event in events:
+                    yield event
         for turn in range(self.plan.infer_iters):
             ask = await self._ask(turn)
             if ask is None:
@@ -139,7 +150,7 @@ class Run:
             params = replace(params, max_tokens=left)
         self._read += [*self.script.output[self._shown :], *self._notes]
         self._shown, self._notes = len(self.script.output), []
-        if turn:
+        if turn or self._servers is not None:
             plan.dropped, drop = 0, self.response["truncation"] == "auto"
             plan.dropped = await fit(plan.provider, plan.info, plan.messages(self._read), tools, limit, drop)
         return Ask(plan.info.id, plan.messages(self._read), params, tools, owner=plan.owner, key=plan.key)
@@ -177,11 +188,10 @@ class Run:
             yield written
         for written in self._rest(completion, turn):
             yield written
-        # Searches beside calls of the client are made all the same: their results stand in the conversation.
-        for call in turn.searches:
-            async for written in self._search(call):
+        async with aclosing(self._work(turn)) as events:
+            async for written in events:
                 yield written
-        if turn.theirs or not (turn.searches or turn.strays):
+        if turn.theirs or not (turn.ours or turn.strays):
             forced = first and ask.params.tool_choice not in ("auto", "none") and not turn.theirs
             if forced and self.response["status"] == "in_progress":
                 raise ApiError(502, "The model called no tool, which tool_choice demands.", code="no_tool_call")
@@ -214,8 +224,8 @@ class Run:
             turn.strays.append(call)
             return []
         self._calls += 1
-        if call.name == FILE_SEARCH and self.plan.tools.search:
-            turn.searches.append(call)
+        if self._is_search(call) or (self._servers and self._servers.has(call.name)):
+            turn.ours.append(call)
             return []
         turn.theirs += 1
         return [*self._close("completed"), *self.script.call(call)]
@@ -235,6 +245,32 @@ class Run:
     def _close(self, status: str, logprobs: Sequence[Mapping[str, Any]] = ()) -> list[Event]:
         return self.script.close(status, citations(self.script.text, self.script.output), logprobs)
 
+    def _is_search(self, call: ToolCall) -> bool:
+        return call.name == FILE_SEARCH and self.plan.tools.search is not None
+
+    async def _work(self, turn: _Turn) -> AsyncGenerator[Event, None]:
+        """The calls of a turn that are made here; beside calls of the client too, for the conversation holds them."""
+        for call in turn.ours:
+            if self._servers is None or self._is_search(call):
+                async with aclosing(self._search(call)) as events:
+                    async for event in events:
+                        yield event
+            elif asked := self._servers.asks(call):
+                turn.theirs += 1  # the next word is the client's
+                for event in asked:
+                    yield event
+            else:
+                async with aclosing(self._servers.call(call)) as events:
+                    async for event in events:
+                        yield event
+                await self._check_found(messages_of(self.script.output[-1:])[-1])
+
+    async def _check_found(self, found: Message) -> None:
+        """Shows the shields what a tool gave, before the model reads it."""
+        if self._shields.input:
+            read = [*self.plan.messages(self._read), found]
+            await self._shields.check_input(read, len(read) - 1)
+
     async def _search(self, call: ToolCall) -> AsyncGenerator[Event, None]:
         where = self.plan.tools.search
         assert where is not None
@@ -250,9 +286,7 @@ class Run:
             raise
         for event in self.script.search_ends(item, results):
             yield event
-        if self._shields.input:
-            read = [*self.plan.messages(self._read), Message("tool", passages(results), name=FILE_SEARCH)]
-            await self._shields.check_input(read, len(read) - 1)
+        await self._check_found(Message("tool", passages(results), name=FILE_SEARCH))
 
     def _count(self, completion: Completion) -> None:
         self._read_tokens += completion.usage.prompt_tokens

@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from puna.core.chat import ToolSpec
 from puna.stack.conversion import choice_of, tools_of
 from puna.stack.errors import ApiError, invalid, not_implemented
+from puna.stack.mcp.protocol import RemoteTool, offered_name
+from puna.stack.responses.mcp_tools import McpServer, read_server, shown_server
 from puna.stack.responses.messages import FILE_SEARCH
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_ABSENT = ("mcp", "web_search", "code_interpreter", "image_generation", "computer", "local_shell", "shell", "custom")
+_ABSENT = ("web_search", "code_interpreter", "image_generation", "computer", "local_shell", "shell", "custom")
+_KINDS = "function, file_search or mcp"
 _SEARCH_SPEC = ToolSpec(
     FILE_SEARCH,
     "Searches the user's documents and gives passages of them.",
@@ -47,6 +50,17 @@ class FileSearch:
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """Attributes:
+    server: that runs it.
+    tool: as it lists it.
+    """
+
+    server: McpServer
+    tool: RemoteTool
+
+
+@dataclass(frozen=True, slots=True)
 class Tools:
     """Attributes:
     shown: as the response gives them back.
@@ -55,6 +69,9 @@ class Tools:
     choice: for the model's first turn, as `SamplingParams.tool_choice` says it.
     parallel: whether one turn may hold several calls.
     search: of the tool `file_search`, if it is among them.
+    servers: of tools; what they have is not known yet.
+    offered: their tools by the names that the model knows, once they are known.
+    first: the tools of which the first turn must call one, where the choice is "required"; empty for any.
     """
 
     shown: list[dict[str, Any]] = field(default_factory=list)
@@ -63,6 +80,24 @@ class Tools:
     choice: str = "auto"
     parallel: bool = True
     search: FileSearch | None = None
+    servers: tuple[McpServer, ...] = ()
+    offered: Mapping[str, Offered] = field(default_factory=dict)
+    first: frozenset[str] = frozenset()
+
+    def with_servers(self, found: Sequence[Offered]) -> Tools:
+        """These tools with those of the servers, and the choice among them all.
+
+        Raises:
+            ApiError: 400 for a choice that names none of them.
+        """
+        specs, offered = list(self.specs), dict[str, Offered]()
+        for one in found:
+            name = offered_name(one.tool.name, one.server.label, {spec.name for spec in specs})
+            specs.append(ToolSpec(name, one.tool.description, one.tool.schema))
+            offered[name] = one
+        choice, first = _among(self.shown_choice, offered)
+        word, allowed = choice_of(_plain(choice), specs)
+        return replace(self, specs=allowed, choice=word, offered=offered, first=first)
 
     def offer(self, first: bool) -> tuple[tuple[ToolSpec, ...], str]:
         """What one turn of the model is offered: a choice that forces a call holds for the first turn alone."""
@@ -71,7 +106,7 @@ class Tools:
         if not first or self.choice == "auto":
             return self.specs, "auto"
         if self.choice == "required":
-            return self.specs, "required"
+            return tuple(spec for spec in self.specs if not self.first or spec.name in self.first), "required"
         return tuple(spec for spec in self.specs if spec.name == self.choice), self.choice
 
 
@@ -84,8 +119,13 @@ def read_tools(given: Sequence[Mapping[str, Any]] | None, choice: Any, parallel:
     specs: list[ToolSpec] = []
     shown: list[dict[str, Any]] = []
     search: FileSearch | None = None
+    servers: list[McpServer] = []
     for i, tool in enumerate(given or ()):
         place, type = f"tools.{i}", tool.get("type")
+        if type == "mcp":
+            servers.append(_server(tool, place, servers))
+            shown.append(shown_server(tool))
+            continue
         if type == "function":
             spec = _function(tool, place)
             shown.append(_shown_function(tool))
@@ -97,16 +137,21 @@ def read_tools(given: Sequence[Mapping[str, Any]] | None, choice: Any, parallel:
         if any(spec.name == other.name for other in specs):
             raise invalid(f"Two tools are named {spec.name!r}.", place)
         specs.append(spec)
+    if servers:
+        _check_labels(choice, servers)
+        # The choice is made when the tools are known.
+        word = "none" if choice == "none" else "auto"
+        return Tools(shown, _shown_choice(choice), tuple(specs), word, parallel, search, tuple(servers))
     word, allowed = choice_of(_plain(choice), specs)
     return Tools(shown, _shown_choice(choice), allowed, word, parallel, search)
 
 
 def _no_tool(type: Any, place: str) -> ApiError:
     if isinstance(type, str) and type.startswith(_ABSENT):
-        error = not_implemented(f"This server has no tool of type {type!r} yet; it has function and file_search.")
+        error = not_implemented(f"This server has no tool of type {type!r} yet; it has {_KINDS}.")
         error.param = f"{place}.type"
         return error
-    return invalid(f"A tool has the type {json.dumps(type)}; it must be function or file_search.", f"{place}.type")
+    return invalid(f"A tool has the type {json.dumps(type)}; it must be {_KINDS}.", f"{place}.type")
 
 
 def _function(tool: Mapping[str, Any], place: str) -> ToolSpec:
@@ -151,6 +196,56 @@ def _shown_search(tool: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": FILE_SEARCH, **{name: tool[name] for name in names if tool.get(name) is not None}}
 
 
+def _server(tool: Mapping[str, Any], place: str, servers: Sequence[McpServer]) -> McpServer:
+    server = read_server(tool, place)
+    if any(server.label == other.label for other in servers):
+        raise invalid(f"Two servers are labelled {server.label!r}.", f"{place}.server_label")
+    return server
+
+
+def _check_labels(choice: Any, servers: Sequence[McpServer]) -> None:
+    """Refuses a choice of a server that is not there, before any is asked."""
+    if isinstance(choice, Mapping):
+        named = choice.get("tools") if choice.get("type") == "allowed_tools" else [choice]
+        for entry in named if isinstance(named, list) else ():
+            label = entry.get("server_label") if isinstance(entry, Mapping) and entry.get("type") == "mcp" else None
+            if label is not None and all(server.label != label for server in servers):
+                raise invalid(f"tool_choice names the server {label!r}, which is not among the tools.", "tool_choice")
+    elif choice not in (None, "none", "auto", "required"):
+        choice_of(choice, ())
+
+
+def _among(choice: Any, offered: Mapping[str, Offered]) -> tuple[Any, frozenset[str]]:
+    """A choice in which servers' tools are functions like any other, and those of the first turn.
+
+    Raises:
+        ApiError: 400 for a server that has no such tool.
+    """
+    if not isinstance(choice, Mapping):
+        return choice, frozenset()
+    if choice.get("type") == "mcp":
+        names = _named(choice, offered)
+        return ({"type": "function", "name": names[0]}, frozenset()) if choice.get("name") else (
+            "required", frozenset(names)
+        )  # fmt: skip
+    if choice.get("type") == "allowed_tools":
+        tools: list[Any] = []
+        for entry in choice.get("tools") or ():
+            is_mcp = isinstance(entry, Mapping) and entry.get("type") == "mcp"
+            tools += [{"type": "function", "name": name} for name in _named(entry, offered)] if is_mcp else [entry]
+        return {**choice, "tools": tools}, frozenset()
+    return choice, frozenset()
+
+
+def _named(entry: Mapping[str, Any], offered: Mapping[str, Offered]) -> list[str]:
+    """What the model calls the tools of a server, or the one that is named."""
+    label, name = entry.get("server_label"), entry.get("name")
+    found = [key for key, one in offered.items() if one.server.label == label and name in (None, one.tool.name)]
+    if not found:
+        raise invalid(f"tool_choice names {name or 'tools'!r} of the server {label!r}; it has none.", "tool_choice")
+    return found
+
+
 def _plain(choice: Any) -> Any:
     """A choice in which `file_search` is a function like any other."""
     if not isinstance(choice, Mapping):
@@ -166,5 +261,5 @@ def _shown_choice(choice: Any) -> Any:
     if not isinstance(choice, Mapping):
         return choice or "auto"
     if choice.get("type") == "allowed_tools":
-        return {"type": "allowed_tools", "mode": choice.get("mode") or "auto", "tools": list(choice["tools"])}
+        return {"type": "allowed_tools", "mode": choice.get("mode") or "auto", "tools": list(choice.get("tools") or ())}
     return dict(choice)
