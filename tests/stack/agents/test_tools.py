@@ -14,6 +14,7 @@ from puna.core.chat import ToolSpec
 from puna.core.protocols import Tool
 from puna.stack.agents.tools import TOOLS, Calculator, CurrentTime, Tools, tools_of
 from puna.stack.errors import ApiError
+from puna.stack.mcp.settings import ConnectorConfig
 from puna.stack.testing import make_stack
 
 
@@ -99,3 +100,33 @@ def test_groups_offer_their_tools_with_fixed_arguments(tmp_path: Path) -> None:
         assert refused.value.status == 400
 
     asyncio.run(go())
+
+
+def test_connectors_of_the_settings_are_groups(tmp_path: Path, farm: Any, near: Any) -> None:
+    stack = make_stack(tmp_path)
+    near({"llamas": ConnectorConfig(farm.url), "away": ConnectorConfig("http://127.0.0.1:9/mcp")})(stack)
+    tools = tools_of(stack)
+
+    async def go() -> None:
+        offers = await tools.offers("me", ["mcp::llamas/count"])
+        assert [(name, offer.provider) for name, offer in offers.items()] == [("count", "model-context-protocol")]
+        assert (await tools.invoke("me", "count", {"herd": "ab"}, offers["count"])).content == "2"
+        assert "shear" in await tools.all("me")  # the one that is away is left out
+        await tools.check("me", ["mcp::away"])
+        for wrong in ("mcp::llamas/fly", "mcp::none"):
+            with pytest.raises(ApiError) as caught:
+                await tools.offers("me", [wrong])
+            assert caught.value.status == 404
+        with pytest.raises(ApiError) as caught:
+            await tools.register("me", "mine", "mcp::llamas", {})
+        assert caught.value.status == 400
+
+    asyncio.run(go())
+
+
+def test_tools_of_one_name_keep_apart(tmp_path: Path, farm: Any, near: Any) -> None:
+    stack = make_stack(tmp_path)
+    near({"a": ConnectorConfig(farm.url), "b": ConnectorConfig(farm.url)})(stack)
+    offers = asyncio.run(tools_of(stack).offers("me", ["mcp::a", "mcp::b"]))
+    assert {"count", "b_count"} <= set(offers)
+    assert (offers["count"].group, offers["b_count"].group) == ("mcp::a", "mcp::b")

@@ -12,6 +12,7 @@ from puna.base.errors import RemoteError
 from puna.core.chat import Message, ToolCall
 from puna.core.completion import Completion
 from puna.stack.agents.service import Agents, agents_of, finish
+from puna.stack.agents.tools import tools_of
 from puna.stack.errors import ApiError
 from puna.stack.safety.guard import guard_of
 from puna.stack.testing import ScriptedProvider, make_stack
@@ -299,3 +300,29 @@ def test_a_turn_that_fails_is_kept_as_far_as_it_came_and_not_remembered(tmp_path
         assert scene.asked() == [("system", "Be good."), ("user", "Second")]
 
     play(tmp_path, [calling(ADD), RemoteError("gone"), "Fine"], scenario, toolgroups=["builtin::basics"])
+
+
+def test_tools_of_a_server_are_called_with_the_callers_own_authorization(tmp_path: Path, farm: Any, near: Any) -> None:
+    count = ToolCall("count", {"herd": "abc"})
+
+    async def go() -> None:
+        scene = Scene(tmp_path, [calling(count), "Three.", calling(ToolCall("fail", {})), "Ouch."])
+        near()(scene.stack)
+        await tools_of(scene.stack).register_server("", "mcp::llamas", farm.url, {"other": 2})
+        scene.config["toolgroups"] = ["mcp::llamas/count", "builtin::basics"]
+        async with scene:
+            body = {"messages": [{"role": "user", "content": "How many?"}]}
+            keys = {"mcp::llamas": "sesame"}
+            work = await scene.agents.start_turn("", scene.agent, scene.session, body, keys)
+            await work(scene.emit)
+            assert scene.steps == ["inference", "tool_execution", "inference"]
+            assert [spec.name for spec in scene.provider.asked[0].tools] == ["count", "calculator", "current_time"]
+            assert ("tool", "3") in scene.asked()
+            turn = await scene.say("And?", toolgroups=["mcp::llamas"])
+            assert turn["output_message"]["content"] == "Ouch."
+            assert ("tool", "Error: The llama spat.") in scene.asked()
+            assert "sesame" not in str(turn)
+
+    asyncio.run(go())
+    shown = [headers.get("authorization") for method, headers in farm.asked if method == "tools/call"]
+    assert shown == ["Bearer sesame", None]

@@ -15,11 +15,3 @@ def test_both_paths_answer_the_same(serve: Any, path: str) -> None:
         assert here.json() == there.json()
 
     serve(scenario)
-
-
-def test_there_are_no_connectors(serve: Any) -> None:
-    async def scenario(client: Any, stack: Any) -> None:
-        assert (await client.get("/v1alpha/admin/connectors")).json()["data"] == []
-        assert (await client.get("/v1alpha/admin/connectors/x/tools")).status_code == 404
-
-    serve(scenario)

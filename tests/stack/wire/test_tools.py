@@ -13,3 +13,6 @@ def test_a_tool_is_run_with_named_arguments() -> None:
     with pytest.raises(ValidationError):
         InvokeBody.model_validate({"tool_name": "t", "kwargs": [1]})
     assert ToolGroupBody(toolgroup_id="g").args is None
+    assert ToolGroupBody.model_validate({"toolgroup_id": "g", "mcp_endpoint": {"uri": "https://a"}}).mcp_endpoint
+    with pytest.raises(ValidationError):
+        ToolGroupBody.model_validate({"toolgroup_id": "g", "mcp_endpoint": {"url": "https://a"}})

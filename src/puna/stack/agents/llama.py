@@ -192,14 +192,14 @@ def _schema(parameters: Any) -> Mapping[str, Any]:
     return {"type": "object", "properties": properties, "required": required}
 
 
-def tool_to(spec: ToolSpec, group: str) -> dict[str, Any]:
+def tool_to(spec: ToolSpec, group: str, provider: str = "puna") -> dict[str, Any]:
     """A tool as the clients list it: both ages' names, for none of them minds the other's."""
     properties = spec.parameters.get("properties", {})
     required = spec.parameters.get("required", ())
     return {
         "identifier": spec.name,
         "name": spec.name,
-        "provider_id": "puna",
+        "provider_id": provider,
         "provider_resource_id": spec.name,
         "toolgroup_id": group,
         "tool_host": "distribution",
@@ -209,11 +209,12 @@ def tool_to(spec: ToolSpec, group: str) -> dict[str, Any]:
         "parameters": [
             {
                 "name": name,
-                "parameter_type": row.get("type", "string"),
+                "parameter_type": str(row.get("type", "string")),
                 "description": row.get("description", ""),
                 "required": name in required,
             }
             for name, row in properties.items()
+            if isinstance(row, Mapping)
         ],
         "metadata": {},
     }

@@ -52,7 +52,7 @@ class Agents:
 
     async def _check_groups(self, owner: str, groups: Sequence[Any]) -> None:
         names = [entry for entry in groups if isinstance(entry, str) or entry.get("name") != GROUP]
-        await tools_of(self._stack).offers(owner, names)
+        await tools_of(self._stack).check(owner, names)
 
     async def list(self, owner: str) -> list[dict[str, Any]]:
         return await run(lambda: [dict(record.data) for record in every(self._stack.store, "agent", owner)])

@@ -132,7 +132,7 @@ class Turn:
     async def _loop(self, history: Sequence[Message]) -> None:
         groups = [*(self._config.get("toolgroups") or ()), *self.record["toolgroups"]]
         named = [entry for entry in groups if _name(entry).partition("/")[0] != "builtin::memory"]
-        self._offers = await tools_of(self._stack).offers(self._owner, named)
+        self._offers = await tools_of(self._stack).offers(self._owner, named, self._keys)
         limit = self._config.get("max_infer_iters") or _MOST_INFERENCES
         while True:
             completion = await self._infer(history)
@@ -228,8 +228,9 @@ class Turn:
                 known = ", ".join(self._offers) or "none"
                 results.append(ToolResult("", f"There is no tool {call.name!r}; the tools are: {known}."))
                 continue
-            arguments = {**call.arguments, **self._offers[call.name].args}
-            results.append(await tools_of(self._stack).invoke(self._owner, call.name, arguments))
+            offer = self._offers[call.name]
+            arguments = {**call.arguments, **offer.args}
+            results.append(await tools_of(self._stack).invoke(self._owner, call.name, arguments, offer))
         await self._results(step, history, calls, results)
 
     async def _results(
