@@ -345,6 +345,50 @@ def test_a_closed_stream_closes_the_connection() -> None:
     play(work, (200, {}, [part for _ in range(400) for part in (piece("a"), 0.005)]))
 
 
+@pytest.mark.parametrize("after", [None, 30.0])
+def test_what_comes_after_the_end_of_an_answer_neither_harms_nor_delays_it(after: float | None) -> None:
+    async def work(provider: OpenAIProvider, server: Server) -> None:
+        *_, last = await heard(provider)
+        assert last.completion.message.content == "Hello"
+        assert len(server.requests) == 1
+
+    play(work, (200, {}, [*HELLO[2], after]))
+
+
+def test_one_connection_serves_one_request_after_another() -> None:
+    connections = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                await reader.readexactly(int(head.split("content-length: ")[1].split()[0]))
+                writer.write(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n")
+                for part in HELLO[2]:
+                    writer.write(b"%x\r\n%s\r\n" % (len(part), part))
+                writer.write(b"0\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            left.set()
+        finally:
+            writer.close()
+
+    async def go() -> None:
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            provider = OpenAIProvider("far", OpenAIConfig(f"http://127.0.0.1:{port}/v1"))
+            for _ in range(3):
+                *_, last = await heard(provider)
+                assert last.completion.message.content == "Hello"
+            await provider.stop()
+            await left.wait()
+
+    left = asyncio.Event()
+    asyncio.run(go())
+    assert connections == 1
+
+
 # Models, vectors, rankings --------------------------------------------------------------------------------------------
 
 MODELS = 200, {}, json.dumps({"data": [

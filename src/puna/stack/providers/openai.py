@@ -14,7 +14,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ T = TypeVar("T")
 _FIRST_WAIT = 0.5  # seconds; the longest first wait, doubled with every attempt
 _FRESH = 300.0  # seconds that a list of models is good for
 _SOON = 5.0  # seconds until it is asked for again where it did not come
+_END_SECONDS = 0.02  # that an answer may take from its [DONE] to its end
 _LIST_SECONDS = 2.0  # that somebody waits for it
 
 
@@ -265,8 +266,13 @@ class OpenAIProvider:
         ):
             async for data in events:
                 if data == b"[DONE]":
-                    return
+                    break
                 yield whole_json(data, self._blotter, self._place)
+            # What is read to its end leaves a connection that serves the next request.
+            with suppress(TimeoutError, httpx.HTTPError):
+                async with asyncio.timeout(_END_SECONDS):
+                    async for _ in events:
+                        continue
 
     @asynccontextmanager
     async def _response(
