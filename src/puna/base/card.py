@@ -5,6 +5,7 @@ Every artifact folder holds one, so that from a served model one can walk back t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -63,7 +64,9 @@ class Card:
         return cls(**{name: data[name] for name in cls.__slots__ if name in data})
 
 
+@functools.cache
 def version() -> str:
+    """Of the installed package; reading it takes a millisecond, and every answer of the server tells it."""
     try:
         return metadata.version("puna")
     except metadata.PackageNotFoundError:

@@ -37,6 +37,7 @@ class SqlStore(ABC):
         self._turns = threading.BoundedSemaphore(most)
         self._idle: list[Any] = []
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # a database wakes those that wait for it late, and in no order
         self._held = threading.local()
         self._closed = False
 
@@ -99,7 +100,7 @@ class SqlStore(ABC):
         if getattr(self._held, "connection", None) is not None:
             yield  # a nested one is a part of the outer one
             return
-        with self._lent() as connection:
+        with self._writing, self._lent() as connection:
             self._held.connection = connection
             try:
                 self._begin(connection)
