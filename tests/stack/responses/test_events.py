@@ -25,6 +25,7 @@ def test_a_message_opens_once_and_closes_once() -> None:
     ]
     assert [event["sequence_number"] for event in events] == list(range(7))
     assert events[4]["text"] == events[6]["item"]["content"][0]["text"] == "Hello"
+    assert {events[i]["response_id"] for i in (0, 1, 5, 6)} == {"resp_1"}
     assert made.close() == []
     assert made.output == [events[6]["item"]]
 
