@@ -128,3 +128,5 @@ def test_faulty_settings_are_refused(tmp_path: Path) -> None:
             HarnessConfig(**change)
     with pytest.raises(InputError, match="Two suites have one name"):
         evaluate(Subject("m", ScriptedChatModel([])), [SUMS, SUMS], HarnessConfig(), tmp_path)
+    with pytest.raises(ConfigError, match="asks for programs, and nothing runs them"):
+        evaluate(Subject("m", ScriptedChatModel([])), [Suite("s", "code", SUMS.tasks)], HarnessConfig(), tmp_path)

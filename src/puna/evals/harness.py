@@ -93,6 +93,7 @@ def evaluate(
 
     Raises:
         InputError: two suites of one name, or a folder with results of other questions or settings.
+        ConfigError: a suite of code without `run`, or fewer examples than `shots`.
         BusyError: another process writes there.
     """
     progress = progress or Silent()
@@ -100,6 +101,8 @@ def evaluate(
     names = [suite.name for suite in suites]
     if len(set(names)) < len(names):
         raise InputError(f"Two suites have one name: {', '.join(names)}.", hint="Rename one of the files.")
+    for suite in suites:
+        require(suite.measure != "code" or run is not None, f"{suite.name} asks for programs, and nothing runs them.")
     with folder_lock(folder):
         _claim(folder, subject, suites, config)
         measured = {}
