@@ -166,18 +166,26 @@ class Script:
             "status": "in_progress",
             "queries": list(queries),
         }
-        place = {"item_id": item["id"], "output_index": len(self.output)}
-        return item, [
-            self._added(item),
-            self.event("response.file_search_call.in_progress", **place),
-            self.event("response.file_search_call.searching", **place),
-        ]
+        said = self.begins(item, "response.file_search_call.in_progress")
+        return item, [*said, self.about(item, "response.file_search_call.searching")]
 
     def search_ends(self, item: Item, results: Sequence[Mapping[str, Any]], status: str = "completed") -> list[Event]:
-        place = {"item_id": item["id"], "output_index": len(self.output)}
-        done = self.event("response.file_search_call.completed", **place) if status == "completed" else None
-        whole = self._done({**item, "status": status, "_results": [dict(result) for result in results]})
-        return [done, whole] if done else [whole]
+        whole = {**item, "status": status, "_results": [dict(result) for result in results]}
+        return self.ends(whole, "response.file_search_call.completed" if status == "completed" else "")
+
+    # Any item ---------------------------------------------------------------------------------------------------------
+
+    def begins(self, item: Item, type: str = "") -> list[Event]:
+        """An item that is not whole yet, and what is said of it first."""
+        return [self._added(item), *([self.about(item, type)] if type else [])]
+
+    def about(self, item: Item, type: str, **fields: Any) -> Event:
+        """Something of the item under way."""
+        return self.event(type, item_id=item["id"], output_index=len(self.output), **fields)
+
+    def ends(self, item: Item, type: str = "") -> list[Event]:
+        """The whole item, and what is said of it last."""
+        return [*([self.about(item, type)] if type else []), self._done(item)]
 
     def _added(self, item: Item) -> Event:
         return self._of_item("response.output_item.added", item)
