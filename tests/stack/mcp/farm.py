@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import Any
+from typing import Annotated, Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
+from pydantic import Field
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
@@ -23,7 +25,9 @@ class Watched:
         cancelled: whether `wait` was given up.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, handshakes: bool = True, **options: Any) -> None:
+        """Options are the reference implementation's; without `handshakes` it speaks the stateless way alone."""
+        self.handshakes = handshakes
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.ran: list[str] = []
         self.cancelled = False
@@ -44,6 +48,12 @@ class Watched:
                 body, more = body + message.get("body", b""), message.get("more_body", False)
             headers = {name.decode(): value.decode() for name, value in scope["headers"]}
             self.asked.append((json.loads(body)["method"] if body else scope["method"], headers))
+            if self.asked[-1][0] == "initialize" and not self.handshakes:
+                data = {"supported": ["2026-07-28"], "requested": "2025-11-25"}
+                error = {"code": -32022, "message": "No handshakes here.", "data": data}
+                refusal = {"jsonrpc": "2.0", "id": json.loads(body)["id"], "error": error}
+                await JSONResponse(refusal, 400)(scope, receive, send)
+                return
             given = False
 
             async def again() -> Any:
@@ -100,6 +110,11 @@ def make_server(watched: Watched | None = None) -> MCPServer:
                 watched.cancelled = True
             raise
         return "late"
+
+    @server.tool()
+    def graze(meadow: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Meadow"})]) -> str:
+        """Sends the herd to a meadow."""
+        return f"Grazing on {meadow}."
 
     @server.tool()
     def fill(length: int) -> str:

@@ -191,6 +191,29 @@ def test_a_server_of_the_stateless_age_is_spoken_to_in_its_way() -> None:
     assert all("_meta" in message["params"] for message in server.heard[1:])
 
 
+def test_a_real_server_that_knows_no_handshake(farms: Any) -> None:
+    async def work(session: Session) -> None:
+        assert "count" in {tool.name for tool in await session.list_tools()}
+        assert (session.version, session.server["name"]) == ("2026-07-28", "Llama farm")
+        assert (await session.call("count", {"herd": "abc"})).text == "3"
+        assert (await session.call("graze", {"meadow": " Ülm "})).text == "Grazing on  Ülm ."
+        assert (await session.call("fail", {})).failed
+        await session.ping()
+        session.seconds = 0.3
+        with pytest.raises(McpError, match="did not answer"):
+            await session.call("wait", {})
+        while not farm.cancelled:
+            await asyncio.sleep(0.01)
+
+    with farms(handshakes=False) as farm:
+        talk(farm.url, work)
+        assert farm.methods()[:3] == ["initialize", "server/discover", "tools/list"]
+        graze = next(headers for _, headers in farm.asked if headers.get("mcp-name") == "graze")
+        assert graze["mcp-param-meadow"] == "=?base64?IMOcbG0g?="
+        # Closing the stream says it all, and there is no session to end.
+        assert not {"notifications/cancelled", "notifications/initialized", "DELETE"} & set(farm.methods())
+
+
 def test_what_cannot_be_kept_is_no_answer() -> None:
     deep: Any = "x"
     for _ in range(100):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from puna.stack.testing import ScriptedProvider
+from puna.stack.testing import ScriptedProvider, live, make_stack
 
 SECRET = "sesame-0123"
 
@@ -332,3 +333,25 @@ def test_a_client_that_leaves_ends_the_call(serve: Any, farm: Any, calls: Any, n
     serve(scenario, provider, prepare=near())
     assert "notifications/cancelled" in farm.methods()
     assert farm.methods()[-1] == "DELETE"
+
+
+def test_the_openai_client_knows_every_item_and_event(tmp_path: Path, farm: Any, calls: Any, near: Any) -> None:
+    from openai import OpenAI
+    from openai.types.responses import response_output_item as items
+
+    answers = [calls("count", {"herd": "abc"}), "Three.", calls("shear", {"name": "Bo"})]
+    stack = make_stack(tmp_path, ScriptedProvider(answers=answers))
+    near()(stack)
+    with live(stack, "/v1") as url, OpenAI(base_url=url, api_key="none") as client:
+        with client.responses.stream(model="tiny", input="x", tools=[tool(farm)]) as stream:
+            kinds = {type(event).__name__ for event in stream}
+            made = stream.get_final_response()
+        assert made.output_text == "Three."
+        assert isinstance(made.output[0], items.McpListTools)
+        assert isinstance(made.output[1], items.McpCall)
+        assert {f"ResponseMcpListTools{word}Event" for word in ("InProgress", "Completed")} <= kinds
+        words = ("InProgress", "ArgumentsDelta", "ArgumentsDone", "Completed")
+        assert {f"ResponseMcpCall{word}Event" for word in words} <= kinds
+        asking = tool(farm, require_approval="always")
+        asked = client.responses.create(model="tiny", input="x", tools=[asking], previous_response_id=made.id)
+        assert isinstance(asked.output[0], items.McpApprovalRequest)
