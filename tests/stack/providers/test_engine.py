@@ -223,6 +223,30 @@ def test_a_model_that_cannot_be_loaded_says_why(caplog: pytest.LogCaptureFixture
     assert "cannot be loaded" in caplog.text
 
 
+BROKEN_ENGINE = """
+import asyncio, sys
+from puna.stack.providers.engine import EngineProvider
+
+async def go():
+    provider = EngineProvider("local", {"tiny": lambda: None})
+    await provider.start()
+    while "loading" in (message := (await provider.health()).message):
+        await asyncio.sleep(0.01)
+    print(message)
+    await provider.stop()
+
+sys.modules["puna.engine.serving"] = None  # as where torch cannot be imported
+asyncio.run(go())
+"""
+
+
+def test_an_engine_that_cannot_be_imported_says_why() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN_ENGINE], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "tiny: import of puna.engine.serving halted" in done.stdout
+
+
 def test_models_come_and_go() -> None:
     async def work(provider: EngineProvider) -> None:
         streaming = asyncio.ensure_future(answer(provider, Ask("tiny", HELLO, replace(ENDLESS, max_tokens=60))))

@@ -112,10 +112,10 @@ class EngineProvider:
         slot.status = "unloaded"
 
     async def _load(self, slot: _Slot) -> None:
-        from puna.engine.serving import AsyncModel
-
         try:
             await asyncio.sleep(_HEAD_START)
+            from puna.engine.serving import AsyncModel  # may fail too: torch wants a folder for temporary files
+
             model = await _in_thread(slot.load)
             slot.served = await AsyncModel(model, self.drain_seconds).__aenter__()
             slot.status = "ready"
