@@ -16,6 +16,8 @@ import httpx
 from puna.base.errors import InputError, RemoteError
 from puna.base.web import is_public
 
+_SECONDS = 10.0  # to resolve a name
+
 
 class Addresses:
     """Args:
@@ -34,7 +36,8 @@ class Addresses:
             RemoteError: it has no number.
         """
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            async with asyncio.timeout(_SECONDS):
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise RemoteError(f"The host {host!r} is not known.") from error
         numbers = list(dict.fromkeys(str(row[4][0]) for row in found))
