@@ -1,4 +1,4 @@
-"""Groups of random answers, and small models, for the tests of the room."""
+"""Groups of random answers for the tests of the room."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
-from puna.align.groups import Group, GroupBatch, GroupLoader
+from puna.align.groups import Group
 from puna.data.shards import TokenShards, write_shards
 from puna.testing import tiny_config
 
@@ -35,8 +33,3 @@ def make_groups(tmp_path: Path) -> MakeGroups:
         return write_shards(tmp_path / name, segments, size), groups
 
     return make
-
-
-def everything(loader: GroupLoader) -> GroupBatch[Tensor]:
-    """All rows of a loader as one batch, each once."""
-    return loader.batch(np.arange(loader.packing.rows)).map(torch.from_numpy)

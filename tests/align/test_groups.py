@@ -67,7 +67,7 @@ def test_groups_that_are_longer_than_a_row_are_counted(make_groups: Callable) ->
     shards, groups = make_groups([(3, 4, 5), (10, 20, 30)])
     loader = GroupLoader(shards, groups, 20, 20, 20)
     assert (loader.packing.left_out, loader.packing.rows) == (1, 1)
-    with pytest.raises(InputError, match=r"None of 2 groups .* 10 tokens .* the shortest has 15"):
+    with pytest.raises(InputError, match=r"None of 2 groups .* 10 tokens; the shortest has 15"):
         GroupLoader(shards, groups, 10, 10, 10)
 
 

@@ -73,7 +73,7 @@ def test_a_batch_with_nothing_marked_is_a_loss_of_zero(tiny_model: Make, make_sh
 
 
 def test_objectives_are_found_by_name() -> None:
-    assert OBJECTIVES.names() == ["next_token", "sft"]
+    assert {"next_token", "sft"} <= set(OBJECTIVES.names())
     assert all(isinstance(OBJECTIVES.get(name), Objective) for name in OBJECTIVES)
 
 

@@ -11,14 +11,17 @@ Tokens are told apart by their place in the format and not by their ids, so a bl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
+from puna.align.groups import Group
 from puna.base.errors import InputError
 from puna.core.chat import Conversation, Message, ToolSpec
-from puna.data.shards import Segment
+from puna.core.preference import Preference
+from puna.data.shards import Segment, TokenShards, write_shards
 from puna.tokenizer import Tokenizer
 
 Mask = Literal["content", "answer"]
@@ -45,3 +48,58 @@ def render_answer(
     if mask == "content":
         mask_T &= ~np.isin(ids_T, [tokenizer.eot_id, tokenizer.eom_id])
     return ids_T, mask_T
+
+
+def write_ranked(
+    folder: Path | str, preferences: Sequence[Preference], tokenizer: Tokenizer, mask: Mask = "content"
+) -> tuple[TokenShards, list[Group]]:
+    """Shards with every answer of the preferences, and a group of ranked answers for each; the label is the strength.
+
+    Groups are in the order of the preferences, and segments best first.
+    """
+    groups, number = [], 0
+    for preference in preferences:
+        answers = len(preference.ranking)
+        label = STRENGTH_LABELS.get(preference.strength, 0.0)
+        groups.append(Group(tuple(range(number, number + answers)), label))
+        number += answers
+    segments = (
+        render_answer(tokenizer, preference.prompt, answer, preference.tools, mask)
+        for preference in preferences
+        for answer in preference.ranking
+    )
+    return _write(folder, segments, tokenizer, mask), groups
+
+
+# A preference's strength as a number; 0 where nobody has said.
+STRENGTH_LABELS = {"significantly": 4.0, "better": 3.0, "slightly": 2.0, "negligibly": 1.0}
+
+
+def write_labelled(
+    folder: Path | str, preferences: Sequence[Preference], tokenizer: Tokenizer, mask: Mask = "content"
+) -> tuple[TokenShards, list[Group]]:
+    """Shards and groups for `UnpairedPreference`: each best answer is good (label 1), each worst is not (0).
+
+    Beside every answer stands the same prompt with the answer of the preference after it, from which the distance to
+    the reference is estimated (arXiv 2402.01306, section 4.1).
+
+    Raises:
+        InputError: fewer than two preferences.
+    """
+    if len(preferences) < 2:
+        raise InputError(f"There are {len(preferences)} preferences; the distance to the reference takes at least 2.")
+
+    def segments() -> Iterator[Segment]:
+        for place, preference in enumerate(preferences):
+            other = preferences[(place + 1) % len(preferences)]
+            for which in (0, -1):
+                for answer in (preference.ranking[which], other.ranking[which]):
+                    yield render_answer(tokenizer, preference.prompt, answer, preference.tools, mask)
+
+    groups = [Group((2 * i, 2 * i + 1), float(i % 2 == 0)) for i in range(2 * len(preferences))]
+    return _write(folder, segments(), tokenizer, mask), groups
+
+
+def _write(folder: Path | str, segments: Iterable[Segment], tokenizer: Tokenizer, mask: Mask) -> TokenShards:
+    config: dict[str, Any] = {"mask": mask}
+    return write_shards(folder, segments, tokenizer.vocab_size, config)

@@ -11,7 +11,6 @@ from typing import Any, Protocol, runtime_checkable
 from puna.core.chat import Message, ToolSpec
 from puna.core.completion import Completion, SamplingParams, StreamEvent
 from puna.core.document import Document
-from puna.core.tokens import Batch
 from puna.core.verdict import Verdict
 
 
@@ -88,13 +87,23 @@ class Objective(Protocol):
     """What a training step minimises.
 
     The trainer divides the sum of `loss` over all micro-batches and ranks by the sum of `count` over the same,
-    so that neither gradient accumulation nor the number of ranks changes the loss.
+    so that neither gradient accumulation nor the number of ranks changes the loss. A batch is a `Batch`, of the kind
+    that the objective's loader makes.
     """
 
-    def count(self, batch: Batch[Any]) -> int:
+    def count(self, batch: Any) -> int:
         """How many terms `loss` sums for this batch: for token losses, the number of tokens to be learnt."""
         ...
 
-    def loss(self, model: Any, batch: Batch[Any]) -> Any:
+    def loss(self, model: Any, batch: Any) -> Any:
         """The sum of the terms, a scalar float32 tensor with its gradient."""
+        ...
+
+
+@runtime_checkable
+class StepWide(Protocol):
+    """An objective that must know something of the whole step before any of its micro-batches has a loss."""
+
+    def of_step(self, model: Any, batches: Sequence[Any]) -> Objective:
+        """The objective of this one step. Called without gradients, with all of the step's micro-batches."""
         ...

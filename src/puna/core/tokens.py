@@ -38,4 +38,5 @@ class Batch(Generic[A]):
 
     def map(self, function: Callable[[Any], C]) -> Batch[C]:
         """The same batch with `function` applied to each array (to move it to a device, or to slice rows)."""
-        return type(self)(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+        kind: Any = type(self)
+        return kind(**{f.name: function(getattr(self, f.name)) for f in fields(self)})

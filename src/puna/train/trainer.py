@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,8 @@ from puna.base.device import fast_dtype, memory_used, resolve_dtype
 from puna.base.errors import CheckpointError, TrainingError
 from puna.base.interrupt import Interruption, deferred
 from puna.base.progress import MetricsLog, Progress, Silent, Task
-from puna.core.protocols import Objective
+from puna.core.protocols import Objective, StepWide
+from puna.core.tokens import Batch
 from puna.data.loader import BatchSource
 from puna.model.transformer import Transformer
 from puna.train.checkpointing import TrainingState, load_state, random_states, restore_random_states, save_state
@@ -170,11 +171,12 @@ class Trainer:
     def train_step(self, step: int) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns the loss per token and the norm of the gradient, both still on the device."""
         batches = self.source.micro_batches(step)
-        count = sum(self.objective.count(batch) for batch in batches)
+        objective = self._of_step(batches)
+        count = sum(objective.count(batch) for batch in batches)
         loss = torch.zeros((), device=self.device)
         for batch in batches:
             with self._autocast():
-                part = self.objective.loss(self.model, batch.map(self._to_device)) / max(1, count)
+                part = objective.loss(self.model, batch.map(self._to_device)) / max(1, count)
             part.backward()
             loss += part.detach()
             self.counts.tokens += int((batch.document_ids >= 0).sum())
@@ -183,6 +185,12 @@ class Trainer:
         self.optimizers.step()
         self.optimizers.zero_grad()
         return loss, norm
+
+    def _of_step(self, batches: Sequence[Batch[np.ndarray]]) -> Objective:
+        if not isinstance(self.objective, StepWide):
+            return self.objective
+        with torch.no_grad(), self._autocast():
+            return self.objective.of_step(self.model, [batch.map(self._to_device) for batch in batches])
 
     def save(self) -> None:
         """Writes the state, when there is a folder for it."""
