@@ -196,3 +196,15 @@ def test_a_damaged_index_is_told(tmp_path: Path, index: PassageIndex, content: b
     file.write_bytes(content)
     with pytest.raises(ArtifactError, match="cannot be read"):
         PassageIndex(tmp_path / "index")
+
+
+def test_passages_have_numbers_in_the_order_of_the_documents(index: PassageIndex):
+    every = list(index.titled())
+    assert len(every) == len(index)
+    assert index.passages(range(len(index))) == [passage for passage, _ in every]
+    for question in ("What does copyfile do?", "lines", ""):
+        ranked = index.rank(question, 5)
+        assert list(zip(index.passages([n for n, _ in ranked]), [s for _, s in ranked], strict=True)) == index.search(
+            question, 5
+        )
+    assert all(passage.heading in titles for passage, titles in every)

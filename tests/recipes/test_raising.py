@@ -22,8 +22,8 @@ from puna.model.checkpoint import Checkpoint
 from puna.recipes.raising import RaiseConfig, from_base, raise_model, scratch, scratch_sizes, stages
 
 STAGES = [
-    "read", "split", "tokenizer", "tokens", "questions", "index", "reader", "pretrain", "sft", "quantize",
-    "evaluate", "report",
+    "read", "split", "tokenizer", "tokens", "questions", "index", "reader", "pretrain", "encoder", "sft",
+    "quantize", "evaluate", "report",
 ]  # fmt: skip
 
 

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from puna.base.errors import ArtifactError
+from puna.base.files import write_json
 from puna.core.verdict import Task
 from puna.knowledge.chunk import Passage
 from puna.knowledge.grounding import NOT_IN_TEXT, grounded_prompt
+from puna.knowledge.hybrid import HybridIndex, PassageVectors
+from puna.knowledge.index import PassageIndex
 from puna.reader.ranker import Ranker
-from puna.recipes.reading import RANKER, open_reader, passages_of, ranker_of
+from puna.recipes.reading import (
+    CHOICE,
+    ENCODER,
+    RANKER,
+    VECTORS,
+    lookup_in,
+    open_encoder,
+    open_reader,
+    passages_of,
+    ranker_of,
+    vector_weight,
+)
 from puna.testing import ScriptedChatModel
 
 FIRST = Passage("d", "a.py", 0, 12, "def f", "def f(): 1\n\n")
@@ -62,6 +77,35 @@ def test_a_run_without_a_ranker_lets_its_model_write(run: Path) -> None:
     assert reader is not None
     assert reader.answer("What is weigh_copper_0?").text == NOT_IN_TEXT
     assert len(model.asked) == 1
+
+
+def test_vectors_are_asked_where_the_run_has_chosen_so(run: Path, finished_run: Path) -> None:
+    shutil.copytree(finished_run / "encoder", run / ENCODER)
+    index, question = run / "index/passages", "What are the parameters of weigh_copper_0?"
+    encoder, vectors = open_encoder(run / ENCODER), PassageVectors.load(run / ENCODER / VECTORS)
+    with closing(PassageIndex(index)) as words:
+        alone = [passage for passage, _ in words.search(question, 5)]
+        both = HybridIndex(words, vectors, encoder.vectors, 0.5).search(question, 5)
+    for weight, expected in ((0.0, alone), (0.5, [passage for passage, _ in both])):
+        lookup = lookup_in(index, run / ENCODER, weight, 5)
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(lookup, [question] * 3)) == [expected] * 3
+    assert lookup_in(index, run / "nowhere", 0.0, 5)(question) == alone
+
+
+def test_the_reader_and_others_have_weights_of_their_own(run: Path) -> None:
+    encoder = run / ENCODER
+    assert vector_weight(encoder) == vector_weight(encoder, quoting=True) == 0
+    encoder.mkdir()
+    write_json(encoder / CHOICE, {"lookup": {"weight": 0.5}, "reader": {"weight": 0.0}})
+    assert vector_weight(encoder) == 0.5
+    assert vector_weight(encoder, quoting=True) == 0
+    assert open_reader(run, None) is not None  # it opens no encoder, of which there is none
+    write_json(encoder / CHOICE, {"lookup": {"weight": 0.5}, "reader": {"weight": 0.5}})
+    reader = open_reader(run, None)
+    assert reader is not None
+    with pytest.raises(ArtifactError, match="vectors"):
+        reader.answer("What are the parameters of weigh_copper_0?")
 
 
 def test_another_look_up_can_be_given(run: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from puna.base.errors import InputError
@@ -54,22 +55,27 @@ class Scorer:
                 results[i] = logprobs_T[: max(0, len(sequences[i]) - 1)].tolist()
         return results
 
-    @torch.inference_mode()
     def embed(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """The mean of each sequence's last hidden states, scaled to length 1.
+        """`vectors` as lists."""
+        return self.vectors(sequences).tolist()
+
+    @torch.inference_mode()
+    def vectors(self, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """The mean of each sequence's last hidden states, scaled to length 1; (sequences, D) float32 on the CPU.
 
         Raises:
             InputError: as `token_logprobs`, or a sequence without tokens.
         """
         if not all(len(sequence) for sequence in sequences):
             raise InputError("A text to embed has no tokens.", hint="Give at least one, such as the start token.")
-        vectors: list[list[float]] = [[] for _ in sequences]
+        vectors_SD = torch.empty((len(sequences), self.model.config.hidden_size))
         for group, ids_BT in self._groups(sequences):
             hidden_BTD = self.model(ids_BT, head=lambda hidden_BTD, _: hidden_BTD).float()
-            for i, hidden_TD in zip(group, hidden_BTD, strict=True):
-                mean_D = hidden_TD[: len(sequences[i])].mean(0)
-                vectors[i] = (mean_D / mean_D.norm().clamp(min=1e-12)).tolist()
-        return vectors
+            lengths_B = torch.tensor([len(sequences[i]) for i in group], device=ids_BT.device)
+            kept_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < lengths_B[:, None]
+            means_BD = (hidden_BTD * kept_BT[..., None]).sum(1) / lengths_B[:, None]
+            vectors_SD[group] = F.normalize(means_BD, dim=1).cpu()
+        return vectors_SD
 
     def _groups(self, sequences: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Tensor]]:
         """Groups of like length: their places, and their ids padded with 0, (B, T) on the model's device."""

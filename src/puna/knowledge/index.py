@@ -1,13 +1,14 @@
 """An index of passages for look-up by words: SQLite's FTS5 with BM25, in one file.
 
-It is written once and then only read, as an artifact of a run. What is updated, has vectors or is reranked is a
-`Library`; what both share about words is in `words.py`.
+It is written once and then only read, as an artifact of a run. Passages have numbers from 0, in the order of the
+documents, by which vectors beside the index are kept (`hybrid.py`). What is updated or reranked is a `Library`; what
+both share about words is in `words.py`.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -59,15 +60,33 @@ class PassageIndex:
 
     def search(self, question: str, limit: int = 3) -> list[tuple[Passage, float]]:
         """The passages that fit the question's words best, with their BM25 scores (higher is better)."""
+        ranked = self.rank(question, limit)
+        found = self.passages([number for number, _ in ranked])
+        return [(passage, score) for passage, (_, score) in zip(found, ranked, strict=True)]
+
+    def rank(self, question: str, limit: int) -> list[tuple[int, float]]:
+        """(number of a passage, BM25 score), best first."""
         query = any_of(terms(question))
         if not query:
             return []
         rows = self._database.execute(
-            "SELECT document_id, source, first, last, heading, text, -bm25(passages, ?, ?, ?) AS score "
-            "FROM passages WHERE passages MATCH ? ORDER BY score DESC, rowid LIMIT ?",
+            "SELECT rowid - 1, -bm25(passages, ?, ?, ?) AS score FROM passages WHERE passages MATCH ? "
+            "ORDER BY score DESC, rowid LIMIT ?",
             (*WEIGHTS, query, limit),
         )
-        return [(Passage(*row[:-1]), row[-1]) for row in rows]
+        return rows.fetchall()
+
+    def passages(self, numbers: Sequence[int]) -> list[Passage]:
+        """The passages with these numbers, in their order."""
+        columns = "document_id, source, first, last, heading, text"
+        query = f"SELECT {columns} FROM passages WHERE rowid = ?"
+        return [Passage(*self._database.execute(query, (number + 1,)).fetchone()) for number in numbers]
+
+    def titled(self) -> Iterator[tuple[Passage, str]]:
+        """All passages by their numbers, each with its titles."""
+        columns = "document_id, source, first, last, heading, text, titles"
+        for row in self._database.execute(f"SELECT {columns} FROM passages ORDER BY rowid"):
+            yield Passage(*row[:-1]), row[-1]
 
     def close(self) -> None:
         self._database.close()

@@ -2,7 +2,7 @@
 
     read -> split -> tokenizer -> tokens -> pretrain -> sft -> quantize -> evaluate -> report
        |        \\-> questions --------------------------^--------^----------^
-       \\-> index -> reader (for chat; evaluated too)
+       \\-> index -> reader, and encoder after pretrain (for look-ups; both are evaluated too)
 
 `scratch` and `from_base` are the two named recipes; each returns a complete `RaiseConfig`, in which everything can be
 overridden. The numbers that fit a size stand in `assets/scratch.toml`, chosen by measured runs
@@ -29,7 +29,20 @@ from puna.model.config import ModelConfig, named_size
 from puna.quant.job import QuantConfig
 from puna.recipes.run_folder import REPORT, checkpoint_folder
 from puna.recipes.runner import Runner, Stage, StageRecord
-from puna.recipes.stages import evaluate, finetune, index, pretrain, quantize, questions, read, reader, split, tokenize
+from puna.recipes.stages import (
+    encoder,
+    evaluate,
+    finetune,
+    index,
+    pretrain,
+    quantize,
+    questions,
+    read,
+    reader,
+    split,
+    tokenize,
+)
+from puna.recipes.stages.encoder import EncoderConfig
 from puna.recipes.stages.evaluate import EvaluateConfig
 from puna.recipes.stages.finetune import FinetuneConfig
 from puna.recipes.stages.pretrain import PretrainConfig
@@ -54,6 +67,7 @@ class RaiseConfig:
         device: "auto", "cpu", "cuda", ...
         model: the shape of a model from scratch. Its vocabulary and its longest context follow from `tokenizer` and
             `pretrain`. None with a base.
+        encoder: of the look-up by meaning; None looks up by words alone.
     """
 
     documents: str = ""
@@ -67,6 +81,7 @@ class RaiseConfig:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     questions: QuestionsConfig = field(default_factory=QuestionsConfig)
     reader: ReaderConfig = field(default_factory=ReaderConfig)
+    encoder: EncoderConfig | None = None
     sft: FinetuneConfig = field(default_factory=FinetuneConfig)
     quantize: QuantConfig = field(
         default_factory=lambda: QuantConfig("int8", calibration_tokens=16_384, compare_tokens=16_384)
@@ -180,6 +195,7 @@ def _model_stages(config: RaiseConfig) -> list[Stage]:
     tuning = partial(finetune.finetune, config=config.sft, device=config.device)
     quantizing = partial(quantize.quantize_run, config=config.quantize, device=config.device)
     models = ("pretrain", "sft")
+    looking_up = ("encoder",) if config.encoder else ()
     measured = replace(
         config.evaluate, context_length=config.evaluate.context_length or config.pretrain.longest_context
     )
@@ -194,11 +210,28 @@ def _model_stages(config: RaiseConfig) -> list[Stage]:
             outside=partial(_base_hash, base),
             temporary=("state",),
         ),
+        *_encoder_stage(config),
         Stage("sft", "checkpoint", tuning, config.sft, ("pretrain", "questions"), temporary=("state", "tokens")),
         Stage("quantize", "checkpoint", quantizing, config.quantize, ("split", "questions", "sft")),
-        Stage("evaluate", "scores", measuring, measured, ("split", "questions", "index", "reader", *models), version=2),
+        Stage(
+            "evaluate",
+            "scores",
+            measuring,
+            measured,
+            ("split", "questions", "index", "reader", *looking_up, *models),
+            version=3,
+        ),
         Stage("report", "report", partial(report, config=config.report), config.report, ("quantize", "evaluate")),
     ]
+
+
+def _encoder_stage(config: RaiseConfig) -> list[Stage]:
+    """None where look-ups are by words alone."""
+    if config.encoder is None:
+        return []
+    making = partial(encoder.make_encoder, config=config.encoder, device=config.device)
+    inputs = ("split", "questions", "index", "reader", "pretrain")
+    return [Stage("encoder", "encoder", making, config.encoder, inputs, temporary=("state", *encoder.TEMPORARY))]
 
 
 def _base(config: RaiseConfig) -> Path | None:

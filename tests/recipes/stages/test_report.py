@@ -94,6 +94,23 @@ def test_quotations_stand_beside_the_models_answers(finished_run: Path, facts: F
     for name in ("given", "looked_up", "first_sentence"):
         assert f"{cited[name]['exact_match']['value']:.1%}" in text
     assert "first sentence that BM25 finds" in text
-    scores = {key: value for key, value in facts.scores.items() if key != "cited"}
+    scores = {key: value for key, value in facts.scores.items() if key not in ("cited", "retrieval")}
     without = text_of(render(replace(facts, scores=scores, answers={}), ReportConfig()))
     assert "BM25" not in without
+
+
+def test_the_look_up_is_told_with_what_was_chosen(facts: Facts) -> None:
+    text = text_of(render(facts, ReportConfig()))
+    figures = facts.scores["retrieval"]
+    for name in ("words", "vectors", "hybrid"):
+        assert f"{figures[name]['ndcg']:.4f}" in text
+    for weight, said in ((0.0, "looked up by words alone"), (0.5, "words and vectors, these with weight 0.5")):
+        scores = {**facts.scores, "retrieval": {**figures, "weight": weight}}
+        assert said in text_of(render(replace(facts, scores=scores), ReportConfig()))
+    made = facts.metrics["encoder"]
+    quoted = {"weight": 0.0, "questions": 7, "words": 0.875, "hybrid": 0.625}
+    changed = {**facts.metrics, "encoder": {**made, "choice": {**made["choice"], "reader": quoted}}}
+    said = text_of(render(replace(facts, metrics=changed), ReportConfig()))
+    assert "its answers to 7 of those questions chose for it: 87.5% exact by words alone, 62.5% by both" in said
+    without = {name: value for name, value in facts.scores.items() if name != "retrieval"}
+    assert "Looking up" not in text_of(render(replace(facts, scores=without), ReportConfig()))

@@ -1,7 +1,8 @@
 """Evaluation: bits per byte of the held-out text beside xz, and answers to held-out questions, after each stage.
 
 Where the run has a reader, its quotations are scored on the same questions: asked with the passage, as the models are,
-and asked of all documents, beside the first sentence of the passage that BM25 puts first.
+and asked of all documents, beside the first sentence of the passage that BM25 puts first. Where it has an encoder, the
+look-up is scored too, by words, by vectors and by both.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from puna.evals.bits import bits_per_byte
 from puna.evals.compression import xz_bits
 from puna.knowledge.chunk import Passage, chunk
 from puna.knowledge.grounding import NOT_IN_TEXT
+from puna.knowledge.hybrid import PassageVectors
 from puna.knowledge.index import PassageIndex
 from puna.reader.ranker import Ranker
 from puna.reader.reading import CitedAnswer, Reader
-from puna.recipes.reading import lookup_of, passages_of
+from puna.recipes.reading import CHOICE, ENCODER, VECTORS, lookup_in, open_encoder, passages_of, vector_weight
 from puna.recipes.run_folder import CHECKPOINT
 from puna.recipes.runner import StageContext
+from puna.recipes.stages.encoder import measure, questions_of_tasks, rank_both, unambiguous
 from puna.recipes.stages.questions import load_tasks
 from puna.recipes.stages.reader import RANKER
 from puna.recipes.stages.split import HELD_OUT, TRAIN
@@ -77,6 +80,8 @@ def evaluate(context: StageContext, models: Sequence[str], config: EvaluateConfi
         scores["stages"][name] = _score(context, name, model, held_out, tasks, config)
     if "reader" in context.inputs and (context.inputs["reader"] / RANKER).exists():
         scores["cited"] = _cited(context, tasks)
+    if "encoder" in context.inputs and (context.inputs["encoder"] / CHOICE).exists():
+        scores["retrieval"] = _retrieval(context, device)
     write_json(context.folder / SCORES, scores)
     return _summary(scores)
 
@@ -131,7 +136,9 @@ def _cited(context: StageContext, tasks: Sequence[Task]) -> dict[str, Any]:
     passages: dict[str, list[Passage]] = {document.id: chunk(document, chars) for document in documents}
     index = PassageIndex(context.inputs["index"] / "passages")
     ranker = Ranker.load(context.inputs["reader"] / RANKER)
-    reader = Reader(None, lookup_of(index), ranker)
+    encoder = context.inputs.get("encoder", context.run_folder / ENCODER)
+    lookup = lookup_in(context.inputs["index"] / "passages", encoder, vector_weight(encoder, quoting=True))
+    reader = Reader(None, lookup, ranker)
     given = [(task, passages_of(task, passages.get(str(task.meta.get("document_id")), []))) for task in tasks]
     given = [(task, shown) for task, shown in given if shown]
     quoted = [reader.read(str(task.meta["question"]), shown) for task, shown in given]
@@ -153,6 +160,21 @@ def _cited(context: StageContext, tasks: Sequence[Task]) -> dict[str, Any]:
         f"(BM25's first sentence: {beside.exact.value:.1%} and {beside.f1.value:.3f})"
     )
     return {name: _as_json(answers) for name, answers in told.items()}
+
+
+def _retrieval(context: StageContext, device: str) -> dict[str, Any]:
+    """The passage that answers a held-out question, looked up among all by words, by vectors and by both."""
+    index, folder = PassageIndex(context.inputs["index"] / "passages"), context.inputs["encoder"]
+    numbers = {(p.document_id, p.start, p.end): number for number, (p, _) in enumerate(index.titled())}
+    asked = unambiguous(questions_of_tasks(load_tasks(context), numbers))
+    rankings = rank_both(index, PassageVectors.load(folder / VECTORS), open_encoder(folder, device), asked)
+    weight = vector_weight(folder)
+    figures = {name: asdict(one) for name, one in measure(rankings, asked, weight).items()}
+    context.progress.say(
+        f"looked up: recall@10 and nDCG@10 of {len(asked)} held-out questions "
+        + ", ".join(f"{name} {one['recall']:.3f} {one['ndcg']:.3f}" for name, one in figures.items())
+    )
+    return {"weight": weight, **figures}
 
 
 def _citation(answer: CitedAnswer) -> dict[str, Any]:
@@ -206,6 +228,9 @@ def _summary(scores: Mapping[str, Any]) -> dict[str, Any]:
     for name, measured in scores.get("cited", {}).items():
         summary[f"cited_{name}_exact_match"] = measured["exact_match"]["value"]
         summary[f"cited_{name}_token_f1"] = measured["token_f1"]["value"]
+    for name, measured in scores.get("retrieval", {}).items():
+        if name != "weight":
+            summary |= {f"retrieval_{name}_{figure}": measured[figure] for figure in ("recall", "ndcg")}
     return summary
 
 

@@ -71,6 +71,8 @@ def render(facts: Facts, config: ReportConfig) -> str:
     made.add("", _at_a_glance(facts))
     made.add("Compression", *_compression(facts))
     made.add("Questions", *_questions(facts, config))
+    if looked_up := facts.scores.get("retrieval"):
+        made.add("Looking up", *_retrieval(facts, looked_up))
     made.add("Learning", *_learning(facts))
     made.add("In fewer bits", *_quantized(facts))
     made.add("Samples", *_samples(facts))
@@ -203,6 +205,43 @@ def _quotations(quoted: Mapping[str, Any]) -> list[str]:
     ]
 
 
+_RANKINGS = {"words": "words alone (BM25)", "vectors": "the encoder's vectors alone", "hybrid": "both, fused"}
+
+
+def _retrieval(facts: Facts, looked_up: Mapping[str, Any]) -> list[str]:
+    """How well the passage is found that answers a question, on held-out questions and on those that chose."""
+    choice, quoted = facts.metrics["encoder"]["choice"]["lookup"], facts.metrics["encoder"]["choice"]["reader"]
+    told = (
+        f"Passages are looked up by {_used(looked_up['weight'])}. That was chosen on {choice['words']['questions']} "
+        "questions about training documents that the encoder did not learn from; the held-out questions chose nothing."
+    )
+    if quoted["questions"]:
+        told += (
+            f" The reader orders what is looked up by itself, so its answers to {quoted['questions']} of those "
+            f"questions chose for it: {quoted['words']:.1%} exact by words alone, {quoted['hybrid']:.1%} by both; it "
+            f"uses {_used(quoted['weight'])}."
+        )
+    header = ("", "questions", "recall@10", "nDCG@10", "first")
+    return [
+        page.paragraph("The passage that answers a held-out question, looked up among all passages:"),
+        page.table(header, _ranking_rows(looked_up)),
+        page.paragraph(told),
+        page.details("On the questions that chose", page.table(header, _ranking_rows(choice))),
+    ]
+
+
+def _used(weight: float) -> str:
+    return f"words and vectors, these with weight {weight}" if weight else "words alone"
+
+
+def _ranking_rows(figures: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    return [
+        (name, one["questions"], f"{one['recall']:.4f}", f"{one['ndcg']:.4f}", f"{one['first']:.4f}")
+        for key, name in _RANKINGS.items()
+        for one in (figures[key],)
+    ]
+
+
 def _answer_table(caption: str, answers: Sequence[Mapping[str, Any]], count: int) -> str:
     """A sample drawn by chance, not the best."""
     shown = random.Random(0).sample(list(answers), min(count, len(answers)))
@@ -215,8 +254,10 @@ def _answer_table(caption: str, answers: Sequence[Mapping[str, Any]], count: int
 
 def _learning(facts: Facts) -> list[str]:
     figures = []
-    for stage, caption in (("pretrain", "Pre-training"), ("sft", "Fine-tuning")):
+    for stage, caption in (("pretrain", "Pre-training"), ("encoder", "Encoder"), ("sft", "Fine-tuning")):
         rows = [row for row in facts.rows if row.get("stage") == stage]
+        if not rows:
+            continue
         series = [Series("training", [(row["tokens"], row["loss"]) for row in rows])]
         if held_out := [(row["tokens"], row["held_out_loss"]) for row in rows if "held_out_loss" in row]:
             series.append(Series("held-out", held_out, dashed=True))
