@@ -31,6 +31,7 @@ COMMANDS = {
     "bench": ("benchmarking", "How fast a model answers here, beside what the machine allows."),
     "convert": ("converting", "Turn checkpoints from one layout into another; merge adapters."),
     "plan": ("planning", "What a model of a size costs in memory and computation."),
+    "sandbox": ("sandboxing", "Which sandbox for foreign code holds on this machine."),
 }
 INTERRUPTED = 130
 
