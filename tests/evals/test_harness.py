@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from puna.evals.harness import HarnessConfig, Subject, compare_folders, evaluate
 from puna.evals.suites import Suite
 from puna.testing import ScriptedChatModel
 
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
 SUMS = Suite(
     "sums", "number", tuple(Task(str(i), f"{i} + 1?", f"#### {i + 1}", "odd" if i % 2 else "even") for i in range(6))
 )
@@ -130,3 +134,18 @@ def test_faulty_settings_are_refused(tmp_path: Path) -> None:
         evaluate(Subject("m", ScriptedChatModel([])), [SUMS, SUMS], HarnessConfig(), tmp_path)
     with pytest.raises(ConfigError, match="asks for programs, and nothing runs them"):
         evaluate(Subject("m", ScriptedChatModel([])), [Suite("s", "code", SUMS.tasks)], HarnessConfig(), tmp_path)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="shared/data is not there")
+def test_every_decision_is_that_of_lm_evaluation_harness(tmp_path: Path) -> None:
+    python = os.environ.get("PUNA_LM_EVAL_PYTHON", "")
+    if not python:
+        pytest.skip("PUNA_LM_EVAL_PYTHON names no Python that has lm_eval")
+    spec = importlib.util.spec_from_file_location("eval_parity", ROOT / "benchmarks" / "eval_parity.py")
+    assert spec and spec.loader
+    parity = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(parity)
+    for name, found in parity.measure(python, tmp_path, 8)["tasks"].items():
+        least = parity.IFEVAL_LEAST if name == "ifeval" else 1.0
+        assert found["samples"] >= 2
+        assert found["agree"] >= int(least * found["samples"]), (name, found["differ"])

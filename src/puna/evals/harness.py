@@ -234,7 +234,7 @@ def compare_folders(first: Path, second: Path, seed: int = 0) -> dict[str, dict[
             f"{first} has {', '.join(one['suites'])} and {second} has {', '.join(two['suites'])}: nothing in common.",
             hint="Evaluate both models on the same files.",
         )
-    found = {}
+    found: dict[str, dict[str, Comparison]] = {}
     for name in shared:
         if one["questions"][name] != two["questions"][name]:
             raise InputError(
@@ -243,9 +243,10 @@ def compare_folders(first: Path, second: Path, seed: int = 0) -> dict[str, dict[
             )
         rows = [list(MetricsLog(samples_path(folder, name)).read()) for folder in (first, second)]
         scores = [score for score in rows[0][0]["scores"] if score in rows[1][0]["scores"]]
-        found[name] = {
-            score: compare(*([_value(row, score) for row in some] for some in rows), seed) for score in scores
-        }
+        found[name] = {}
+        for score in scores:
+            one_values, two_values = ([_value(row, score) for row in some] for some in rows)
+            found[name][score] = compare(one_values, two_values, seed)
     return found
 
 

@@ -112,9 +112,10 @@ def _nth_paragraph(text: str, arguments: Arguments) -> bool:
 
 
 def _postscript(text: str, arguments: Arguments) -> bool:
-    marker = arguments["postscript_marker"]
-    known = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
-    return bool(re.search(known.get(marker, re.escape(marker.lower())), text.lower()))
+    marker: str = arguments["postscript_marker"]
+    known: dict[str, str] = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
+    pattern = known[marker] if marker in known else re.escape(marker.lower())
+    return bool(re.search(pattern, text.lower()))
 
 
 def _bullets(text: str, arguments: Arguments) -> bool:
