@@ -10,14 +10,10 @@ from puna.base.errors import ResourceError
 from puna.sandbox.bubblewrap import Bubblewrap
 from puna.sandbox.program import MIB, PYTHON, Limits, Program
 
-
-@pytest.fixture
-def run(sandbox, run):
-    if not isinstance(sandbox, Bubblewrap):
-        pytest.skip("of bubblewrap alone")
-    return run
+only_here = pytest.mark.parametrize("sandbox", [Bubblewrap()], ids=["bubblewrap"], indirect=True)
 
 
+@only_here
 def test_its_processes_and_its_host_are_its_own(run) -> None:
     code = "import json, os; print(json.dumps([p for p in os.listdir('/proc') if p.isdigit()] + [os.uname().nodename]))"
     *processes, host = json.loads(run(code).stdout)
@@ -26,6 +22,7 @@ def test_its_processes_and_its_host_are_its_own(run) -> None:
     assert host == "sandbox"
 
 
+@only_here
 def test_it_sees_no_home_no_settings_and_no_other_network(run) -> None:
     code = """import json, os
 print(json.dumps([os.path.exists('/etc/passwd'), os.path.exists('/home'), os.path.exists('/var'),
@@ -33,6 +30,7 @@ print(json.dumps([os.path.exists('/etc/passwd'), os.path.exists('/home'), os.pat
     assert json.loads(run(code).stdout) == [False, False, False, [], 1]
 
 
+@only_here
 def test_nothing_but_its_box_can_be_written(run) -> None:
     code = """import os
 for path in ('/x', '/dev/x', '/dev/shm/x', '/usr/x', '/etc/x', '/proc/x', '/box/x'):
@@ -42,6 +40,7 @@ for path in ('/x', '/dev/x', '/dev/shm/x', '/usr/x', '/etc/x', '/proc/x', '/box/
     assert run(code).stdout in ("/box/x\n", "")
 
 
+@only_here
 def test_its_disk_has_an_exact_size(run) -> None:
     code = """written = 0
 with open('a', 'wb', buffering=0) as file:
