@@ -31,6 +31,7 @@ from puna.stack.providers.provider import Ask, Health, ModelInfo, ModelType
 from puna.stack.providers.remote_body import Profile, chat_body, profile, raw_body
 from puna.stack.providers.remote_reading import Blotter, Streamed, UpstreamError, refusal, whole_json
 
+from puna.stack.providers.transport import transport_for
 T = TypeVar("T")
 _FIRST_WAIT = 0.5  # seconds; the longest first wait, doubled with every attempt
 _FRESH = 300.0  # seconds that a list of models is good for
@@ -122,6 +123,7 @@ class OpenAIProvider:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=not is_loopback(url.host),  # a proxy does not reach this machine
         )
+            transport=transport_for(url),
 
     async def start(self) -> None:
         """Nothing to do: the first request connects, so that a server that is down holds nobody up."""
