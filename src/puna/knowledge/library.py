@@ -1,4 +1,4 @@
-"""`Library`: documents of one collection on the disk, searchable by words and by meaning.
+"""`Library`: documents of one collection, on the disk or in PostgreSQL, searchable by words and by meaning.
 
 It works without any model, by words alone. With an embedder every chunk has a vector beside its words, and the two
 rankings are fused; a reranker may judge the best again. Updates are incremental: a document whose text has not changed
@@ -20,7 +20,6 @@ from typing import Any
 from puna.base.errors import ConfigError
 from puna.base.files import hash_bytes
 from puna.core.document import Document
-from puna.knowledge import shelf
 from puna.knowledge.chunk import chunk, titled
 from puna.knowledge.filters import Filter
 from puna.knowledge.search import (
@@ -35,20 +34,21 @@ from puna.knowledge.search import (
     embedded_text,
     hit_of,
 )
-from puna.knowledge.shelf import Row, Shelf
+from puna.knowledge.shelf import Row, Shelf, dump
+from puna.knowledge.sqlite_shelf import SqliteShelf
 
 __all__ = ["Embed", "Filter", "Hit", "Library", "LibraryConfig", "Mode", "Rerank", "Retrieval"]
 
 _EMBEDDED_AT_ONCE = 64
 _HALVES = re.compile("[\ud800-\udfff]")  # halves of surrogate pairs, which UTF-8 may not hold
-_OF_DOCUMENT = "FROM chunks JOIN documents ON documents.number = chunks.document WHERE documents.id = ?"
 
 
 class Library:
-    """Documents in one file; any thread and several processes may use it at once.
+    """Documents in one place; any thread and several processes may use it at once.
 
     Args:
-        path: of an SQLite file; it is made where there is none.
+        where: path of an SQLite file, which is made where there is none; or a shelf, such as a `PostgresShelf`. It is
+            closed with the library.
         embed: texts to vectors of one length. None searches by words alone.
         config: how documents are cut and searched.
         rerank: judges the best again.
@@ -56,7 +56,7 @@ class Library:
 
     def __init__(
         self,
-        path: Path | str,
+        where: Path | str | Shelf,
         embed: Embed | None = None,
         config: LibraryConfig = LibraryConfig(),  # noqa: B008 - it is frozen
         *,
@@ -64,7 +64,7 @@ class Library:
     ) -> None:
         self.config = config
         self._embed = embed
-        self._shelf = Shelf(path)
+        self._shelf = where if isinstance(where, Shelf) else SqliteShelf(where, config.exact_below)
         self._searcher = Searcher(self._shelf, embed, rerank, config)
 
     # Documents --------------------------------------------------------------------------------------------------------
@@ -86,26 +86,23 @@ class Library:
         document = _clean(document)
         made_of = {"text": document.text, "source": document.source, "meta": dict(document.meta)}
         cut = {"chars": self.config.chunk_chars, "overlap": self.config.overlap_chars}
-        hash = _short(shelf.dump({**made_of, **cut}))
+        hash = _short(dump({**made_of, **cut}))
         while True:
-            with self._shelf.reading() as connection:
-                unchanged = _hash(connection, document.id) == hash
+            with self._shelf.reading() as seen:
+                unchanged = seen.hash(document.id) == hash
             # Cutting and embedding take their time, so they are done before anybody else is kept from writing.
             rows = [] if unchanged else self._cut(document)
             vectors = self._vectors({row.content: embedded_text(document.source, row.titles, row.text) for row in rows})
-            with self._shelf.writing() as connection:
+            with self._shelf.writing() as hand:
                 if unchanged:
-                    if _hash(connection, document.id) != hash:
+                    if hand.hash(document.id) != hash:
                         continue  # it was changed or deleted since it was looked at
-                    connection.execute(
-                        "UPDATE documents SET attributes = ?, language = ?, scores = ? WHERE id = ?",
-                        (shelf.dump(attributes), document.language, shelf.dump(document.scores), document.id),
-                    )
+                    hand.describe(document, attributes)
                 else:
-                    shelf.remove(connection, document.id)
-                    shelf.insert(connection, document, attributes, hash, rows)
-                    shelf.insert_vectors(connection, self.config.embedder, vectors)
-                return int(connection.execute(f"SELECT count(*) {_OF_DOCUMENT}", (document.id,)).fetchone()[0])
+                    hand.remove(document.id)
+                    hand.insert(document, attributes, hash, rows)
+                    hand.insert_vectors(self.config.embedder, vectors)
+                return len(hand.chunks_of(document.id))
 
     def _cut(self, document: Document) -> list[Row]:
         passages = chunk(document, self.config.chunk_chars, self.config.overlap_chars)
@@ -131,9 +128,9 @@ class Library:
         """The vectors of texts by the hash of their content: those that are there, and the others made."""
         if self._embed is None or not texts:
             return {}
-        with self._shelf.reading() as connection:
-            vectors = shelf.known_vectors(connection, self.config.embedder, list(texts))
-            length = shelf.dimensions(connection, self.config.embedder)
+        with self._shelf.reading() as seen:
+            vectors = seen.known_vectors(self.config.embedder, list(texts))
+            length = seen.dimensions(self.config.embedder)
         missing = [content for content in texts if content not in vectors]
         for start in range(0, len(missing), _EMBEDDED_AT_ONCE):
             some = missing[start : start + _EMBEDDED_AT_ONCE]
@@ -144,59 +141,52 @@ class Library:
 
     def delete(self, document_id: str) -> bool:
         """Takes a document away; returns whether it was there."""
-        with self._shelf.writing() as connection:
-            return shelf.remove(connection, _whole(document_id))
+        with self._shelf.writing() as hand:
+            return hand.remove(_whole(document_id))
 
     def set_attributes(self, document_id: str, attributes: Mapping[str, Any]) -> bool:
         """Replaces a document's attributes; returns whether it is there."""
-        with self._shelf.writing() as connection:
-            query = "UPDATE documents SET attributes = ? WHERE id = ?"
-            return connection.execute(query, (shelf.dump(attributes), _whole(document_id))).rowcount > 0
+        with self._shelf.writing() as hand:
+            return hand.set_attributes(_whole(document_id), attributes)
 
     def refresh(self) -> int:
         """Makes the vectors that chunks lack, as after a change of embedder; returns how many."""
         made = 0
         while self._embed is not None:
-            with self._shelf.reading() as connection:
-                lacking = shelf.without_vector(connection, self.config.embedder, _EMBEDDED_AT_ONCE)
+            with self._shelf.reading() as seen:
+                lacking = seen.without_vector(self.config.embedder, _EMBEDDED_AT_ONCE)
             if not lacking:
                 break
             vectors = self._vectors({content: embedded_text(*parts) for content, *parts in lacking})
-            with self._shelf.writing() as connection:
-                made += shelf.insert_vectors(connection, self.config.embedder, vectors)
+            with self._shelf.writing() as hand:
+                made += hand.insert_vectors(self.config.embedder, vectors)
         return made
 
     def document(self, document_id: str) -> Document | None:
-        with self._shelf.reading() as connection:
-            row = connection.execute(
-                "SELECT text, id, source, language, scores, meta FROM documents WHERE id = ?", (_whole(document_id),)
-            ).fetchone()
-        return Document(*row[:4], scores=shelf.load(row[4]), meta=shelf.load(row[5])) if row else None
+        with self._shelf.reading() as seen:
+            return seen.document(_whole(document_id))
 
     def attributes(self, document_id: str) -> Mapping[str, Any] | None:
         """A document's attributes; None where it is not there."""
-        with self._shelf.reading() as connection:
-            query = "SELECT attributes FROM documents WHERE id = ?"
-            row = connection.execute(query, (_whole(document_id),)).fetchone()
-        return shelf.load(row[0]) if row else None
+        with self._shelf.reading() as seen:
+            return seen.attributes(_whole(document_id))
 
     def documents(self) -> Sequence[str]:
         """The ids of all documents, sorted."""
-        with self._shelf.reading() as connection:
-            return [row[0] for row in connection.execute("SELECT id FROM documents ORDER BY id")]
+        with self._shelf.reading() as seen:
+            return seen.documents()
 
     def chunks(self, document_id: str) -> Sequence[Hit]:
         """A document's chunks in their order; blank ones are not kept."""
-        with self._shelf.reading() as connection:
-            query = f"SELECT chunks.id {_OF_DOCUMENT} ORDER BY first"
-            ids = [row[0] for row in connection.execute(query, (_whole(document_id),))]
-            rows = shelf.chunk_rows(connection, ids)
+        with self._shelf.reading() as seen:
+            ids = seen.chunks_of(_whole(document_id))
+            rows = seen.chunk_rows(ids)
         return [hit_of(rows[id]) for id in ids]
 
     def __len__(self) -> int:
         """How many chunks there are."""
-        with self._shelf.reading() as connection:
-            return int(connection.execute("SELECT count(*) FROM chunks").fetchone()[0])
+        with self._shelf.reading() as seen:
+            return seen.chunks()
 
     def check(self) -> None:
         """Reads the whole file through.
@@ -259,11 +249,6 @@ class Library:
             raise ConfigError("There is no embedder to search by vectors.", hint="Give one, or search by words.")
         queries = [query] if isinstance(query, str) else query
         return self._searcher.run([_whole(one) for one in queries], limit, filters, mode, score_threshold)
-
-
-def _hash(connection: shelf.Connection, document_id: str) -> str | None:
-    row = connection.execute("SELECT hash FROM documents WHERE id = ?", (document_id,)).fetchone()
-    return row[0] if row else None
 
 
 def _short(text: str) -> str:

@@ -6,8 +6,6 @@ depend on the order in which documents came.
 
 from __future__ import annotations
 
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +15,16 @@ import numpy as np
 
 from puna.base.config import require
 from puna.base.errors import ConfigError, InputError
-from puna.knowledge import shelf, words
+from puna.knowledge import words
 from puna.knowledge.filters import Filter, predicate
 from puna.knowledge.fusion import RRF_K, best_of, reciprocal_rank, shared_words, spread
-from puna.knowledge.nearest import Floats, Ids, Nearest, unit
+from puna.knowledge.nearest import Floats, Ids, unit
+from puna.knowledge.shelf import Reading, Scored, Shelf, load
 from puna.knowledge.trace import Ranking, Trace
 
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 Rerank = Callable[[str, Sequence[str]], Sequence[float]]  # (question, texts) to a score in 0..1 for each text
 Mode = Literal["hybrid", "words", "vector"]
-Scored = list[tuple[int, float]]  # (id of a chunk, score), best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +134,13 @@ def embed_texts(embed: Embed, texts: Sequence[str], length: int) -> Floats:
 
 
 class Searcher:
-    """Searches a shelf. The vectors in memory follow what is written, by whatever process."""
+    """Searches a shelf."""
 
-    def __init__(self, store: shelf.Shelf, embed: Embed | None, rerank: Rerank | None, config: LibraryConfig) -> None:
-        self._shelf = store
+    def __init__(self, shelf: Shelf, embed: Embed | None, rerank: Rerank | None, config: LibraryConfig) -> None:
+        self._shelf = shelf
         self._embed = embed
         self._rerank = rerank
         self._config = config
-        self._lock = threading.Lock()
-        self._seen: tuple[int, Nearest] | None = None  # the count of changes, and the vectors at that count
 
     def run(
         self, queries: Sequence[str], limit: int, filters: Filter | None, mode: Mode, score_threshold: float
@@ -159,17 +155,17 @@ class Searcher:
         vectors = unit(embed_texts(self._embed, lines, 0)) if with_vectors and self._embed else None
         pool = max(self._config.pool, limit)
         found: list[tuple[str, str, Scored, float]] = []  # (ranker, query, scored, milliseconds)
-        with self._shelf.reading() as connection:
-            allowed = None if passes is None else shelf.allowed(connection, passes)
+        with self._shelf.reading() as seen:
+            allowed = None if passes is None else seen.allowed(passes)
             for number, query in enumerate(queries):
                 if with_words:
                     begin = time.perf_counter()
-                    found.append(("bm25", query, _by_words(connection, query, pool, allowed), _since(begin)))
+                    found.append(("bm25", query, _by_words(seen, query, pool, allowed), _since(begin)))
                 if vectors is not None:
                     begin = time.perf_counter()
-                    scored = self._by_vector(connection, vectors[number], pool, allowed)
+                    scored = seen.by_vector(self._config.embedder, vectors[number], pool, allowed)
                     found.append(("vector", query, scored, _since(begin)))
-            rows = shelf.chunk_rows(connection, sorted({id for _, _, scored, _ in found for id, _ in scored}))
+            rows = seen.chunk_rows(sorted({id for _, _, scored, _ in found for id, _ in scored}))
             desk = _Desk(self._config, rows, trace, found, pool)
             ranked = desk.fused()
             if self._rerank and ranked:
@@ -177,46 +173,15 @@ class Searcher:
             ranked = [(id, score) for id, score in ranked if score >= score_threshold]
             if self._config.diversity and ranked:
                 ids = np.array([id for id, _ in ranked], np.int64)
-                ranked = desk.spread(ranked, limit, self._likeness(connection, ids, rows))
+                ranked = desk.spread(ranked, limit, self._likeness(seen, ids, rows))
         return Retrieval(desk.hits(ranked[:limit]), trace)
 
-    def _by_vector(self, connection: sqlite3.Connection, query: Floats, limit: int, allowed: Ids | None) -> Scored:
-        nearest = self._current(connection, len(query))
-        return nearest.search(query, limit, allowed, self._fetch(connection, len(query)))
-
-    def _fetch(self, connection: sqlite3.Connection, length: int) -> Callable[[Ids], Floats]:
-        return lambda ids: shelf.fetch_vectors(connection, self._config.embedder, length, ids)
-
-    def _current(self, connection: sqlite3.Connection, length: int) -> Nearest:
-        """The vectors as this connection sees the library; only what has changed is read."""
-        count = shelf.changes(connection)
-        seen = self._seen
-        if seen and seen[0] == count:
-            return seen[1]
-        ids, documents = shelf.vector_rows(connection, self._config.embedder)
-        there = shelf.dimensions(connection, self._config.embedder)
-        if there and there != length:
-            raise ConfigError(
-                f"The embedder gives vectors of length {length}, and those in the library have {there}.",
-                hint="Name the new embedder in LibraryConfig.embedder, and call refresh().",
-            )
-        base = seen[1] if seen else Nearest.empty(length, self._config.exact_below)
-        keep, fresh = np.isin(base.ids, ids), ~np.isin(ids, base.ids)
-        if keep.any() and fresh.any() and base.ids[keep][-1] > ids[fresh][0]:  # vectors that were made later
-            base = Nearest.empty(length, self._config.exact_below)
-            keep, fresh = np.zeros(0, bool), np.ones(len(ids), bool)
-        made = base.changed(keep, ids[fresh], documents[fresh], self._fetch(connection, length))
-        with self._lock:
-            if self._seen is None or self._seen[0] < count:
-                self._seen = (count, made)
-        return made
-
-    def _likeness(self, connection: sqlite3.Connection, ids: Ids, rows: Mapping[int, tuple[Any, ...]]) -> Floats:
+    def _likeness(self, seen: Reading, ids: Ids, rows: Mapping[int, tuple[Any, ...]]) -> Floats:
         """Of chunks to each other: by their vectors if all have one, else by the words they share."""
-        length = shelf.dimensions(connection, self._config.embedder)
+        length = seen.dimensions(self._config.embedder)
         contents = {rows[id][8] for id in ids.tolist()}
-        if length and len(shelf.known_vectors(connection, self._config.embedder, sorted(contents))) == len(contents):
-            vectors = self._fetch(connection, length)(ids)
+        if length and len(seen.known_vectors(self._config.embedder, sorted(contents))) == len(contents):
+            vectors = seen.vectors(self._config.embedder, length, ids)
             return np.clip(vectors @ vectors.T, 0, 1)
         return shared_words([frozenset(words.terms(rows[id][3].lower())) for id in ids.tolist()])
 
@@ -292,23 +257,21 @@ class _Desk:
 
 
 def hit_of(row: tuple[Any, ...], score: float = 0.0, scores: Mapping[str, float] | None = None) -> Hit:
-    """A row of `shelf.chunk_rows` as a hit."""
+    """A row of `Reading.chunk_rows` as a hit."""
     chunk_id, document_id, source, text, first, last, heading, attributes, _ = row
-    about = shelf.load(attributes)
+    about = load(attributes)
     return Hit(chunk_id, document_id, source, text, first, last, heading, score, scores or {}, about)
 
 
-def _by_words(connection: sqlite3.Connection, query: str, limit: int, allowed: Ids | None) -> Scored:
+def _by_words(seen: Reading, query: str, limit: int, allowed: Ids | None) -> Scored:
     """BM25 as a share of the most that the question's words could give."""
     asked = words.terms(query)
     if not asked:
         return []
-    passages = connection.execute("SELECT count(*) FROM chunks").fetchone()[0]
-    counts = [shelf.count_of(connection, word, words.folded(word)) for word in asked]
-    most = words.ceiling(counts, passages)
+    counts = [seen.count_of(word) for word in asked]
+    most = words.ceiling(counts, seen.chunks())
     rare = words.rarest(asked, counts)
-    among = words.any_of(rare) if len(rare) < len(asked) else ""
-    scored = shelf.by_words(connection, words.any_of(asked), words.WEIGHTS, limit, allowed, among)
+    scored = seen.by_words(asked, limit, allowed, rare if len(rare) < len(asked) else ())
     return [(id, min(score / most, 1.0)) for id, score in scored]
 
 
