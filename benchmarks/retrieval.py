@@ -3,8 +3,9 @@
 The documents and questions are those of a run of `puna raise` (its stages `read` and `questions`), with Python's own
 library as the documents. A question counts as answered where the chunk that holds its answer is among the first ten.
 Held-out questions are about documents that no setting was chosen by; `--training` asks the others, for choosing them.
-Vectors come from a static table that was learnt from the chunks, without a model. "Not in the documents" is measured by
-asking the same questions of the library without the document that answers them.
+Vectors come from a static table that was learnt from the chunks, without a model, or with `--encoder` from the encoder
+that the run has trained. "Not in the documents" is measured by asking the same questions of the library without the
+document that answers them. `--large N` asks a library of the same documents cut into N chunks how long it takes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +26,11 @@ from puna.base.files import read_jsonl
 from puna.core.document import Document
 from puna.data import corpus
 from puna.knowledge.chunk import chunk, titled
-from puna.knowledge.library import Hit, Library, LibraryConfig, Mode
+from puna.knowledge.library import Embed, Hit, Library, LibraryConfig, Mode
 from puna.knowledge.search import embedded_text
 from puna.knowledge.static import StaticConfig, StaticEmbedder
 from puna.knowledge.support import calibrate, separation, strength
+from puna.recipes.reading import open_encoder, vector_weight
 
 MODES: tuple[Mode, ...] = ("words", "vector", "hybrid")
 DEPTH = 10
@@ -46,28 +48,47 @@ class Asked:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """Who makes vectors."""
+
+    name: str
+    embed: Embed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run of puna raise")
     parser.add_argument("--training", action="store_true", help="ask 1,000 questions that settings may be chosen by")
     parser.add_argument("--chars", type=int, default=600, help="length of a chunk")
     parser.add_argument("--meaning", type=float, default=StaticConfig().meaning)
-    parser.add_argument("--weights", type=float, nargs="+", default=[LibraryConfig().vector_weight])
+    parser.add_argument("--encoder", action="store_true", help="vectors of the run's own encoder")
+    parser.add_argument("--weights", type=float, nargs="+", help="of the vectors' ranking; else what is usual")
     parser.add_argument("--large", type=int, default=100_000, help="chunks of the large library; 0 for none")
     arguments = parser.parse_args()
     documents = list(corpus.read(arguments.run / "read/corpus"))
     questions = training(arguments.run) if arguments.training else held_out(arguments.run)
     result: dict[str, object] = {"question": "retrieval of the chunk that answers, recall@10 and nDCG@10"}
+    encoder = arguments.run / "encoder" if arguments.encoder else None
+    weights = arguments.weights or [vector_weight(encoder) if encoder else LibraryConfig().vector_weight]
+    result["embedder"] = "encoder" if encoder else "static table"
+
+    def embedder(chars: int) -> Embedder:
+        if encoder:
+            return Embedder("encoder", open_encoder(encoder).embed)
+        table = learn(documents, chars, arguments.meaning)
+        return Embedder(table.name, table.embed)
+
     with tempfile.TemporaryDirectory() as folder:
-        table = learn(documents, arguments.chars, arguments.meaning)
-        for weight in arguments.weights:
-            config = LibraryConfig(chunk_chars=arguments.chars, vector_weight=weight, embedder=table.name)
-            with filled(Path(folder) / "small.sqlite", documents, table, config) as library:
+        made = embedder(arguments.chars)
+        for weight in weights:
+            config = LibraryConfig(chunk_chars=arguments.chars, vector_weight=weight, embedder=made.name)
+            with filled(Path(folder) / "small.sqlite", documents, made, config) as library:
                 print(f"\n{len(questions):,} questions, {len(library):,} chunks, vector weight {weight}\n")
                 result["ours"] = measure(library, questions)
-                result["not in the documents"] = refusals(library, questions) if weight == arguments.weights[-1] else {}
+                result["not in the documents"] = refusals(library, questions) if weight == weights[-1] else {}
         if arguments.large:
-            result["large"] = large(Path(folder), documents, questions, arguments.large, arguments.meaning)
+            result["large"] = large(Path(folder), documents, questions, arguments.large, embedder)
     ours = result["ours"]
     assert isinstance(ours, dict)
     result["ratios"] = {
@@ -111,9 +132,9 @@ def learn(documents: Sequence[Document], chars: int, meaning: float) -> StaticEm
     return table
 
 
-def filled(path: Path, documents: Sequence[Document], table: StaticEmbedder, config: LibraryConfig) -> Library:
+def filled(path: Path, documents: Sequence[Document], embedder: Embedder, config: LibraryConfig) -> Library:
     begin = time.perf_counter()
-    library = Library(path, table.embed, config)
+    library = Library(path, embedder.embed, config)
     for document in documents:
         library.put(document, {"document": document.id})
     print(f"Putting {len(documents):,} documents took {time.perf_counter() - begin:.1f} s.")
@@ -182,14 +203,18 @@ def refusals(library: Library, questions: Sequence[Asked]) -> dict[str, float]:
 
 
 def large(
-    folder: Path, documents: Sequence[Document], questions: Sequence[Asked], least: int, meaning: float
+    folder: Path,
+    documents: Sequence[Document],
+    questions: Sequence[Asked],
+    least: int,
+    embedder: Callable[[int], Embedder],
 ) -> dict[str, object]:
     """Times in a library of many chunks: the same documents, cut smaller."""
     chars = next((c for c in SMALL_CHUNKS if sum(len(chunk(d, c)) for d in documents) >= least), SMALL_CHUNKS[-1])
-    table = learn(documents, chars, meaning)
-    config = LibraryConfig(chunk_chars=chars, embedder=table.name)
+    made = embedder(chars)
+    config = LibraryConfig(chunk_chars=chars, embedder=made.name)
     times: dict[str, dict[str, float]] = {}
-    with filled(folder / "large.sqlite", documents, table, config) as library:
+    with filled(folder / "large.sqlite", documents, made, config) as library:
         begin = time.perf_counter()
         library.search(questions[0].text)
         first = (time.perf_counter() - begin) * 1000

@@ -74,7 +74,7 @@ class EncoderConfig(TrainingConfig):
     others: int = 1
     choosing: float = 0.08
     most_choosing: int = 500
-    most_quoting: int = 200
+    most_quoting: int = 150
     objective: Contrastive = field(default_factory=lambda: Contrastive(dimensions=(64,)))
     seed: int = 0
 
@@ -263,10 +263,10 @@ def look_alikes(asked: Asked, index: PassageIndex, passages: Sequence[Passage | 
 def _embed(context: StageContext, encoder: Encoder, texts: Sequence[str]) -> None:
     vectors = np.empty((len(texts), encoder.dimensions), np.float32)
     # Texts of like length are computed together, and sorting them all keeps padding low.
-    order = np.argsort([-len(text) for text in texts], kind="stable")
+    order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
     with context.progress.task("embed passages", len(texts), "passages") as bar:
         for start in range(0, len(order), _EMBEDDED_AT_ONCE):
-            some = order[start : start + _EMBEDDED_AT_ONCE].tolist()
+            some = order[start : start + _EMBEDDED_AT_ONCE]
             vectors[some] = encoder.vectors([texts[number] for number in some])
             bar.advance(len(some))
     save_vectors(context.folder / VECTORS, vectors)
