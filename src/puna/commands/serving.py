@@ -95,9 +95,11 @@ def _local(path: Path, name: str | None, dtype: str | None, device: str) -> dict
 def _page(app: Any, stack: Any, path: Path | None) -> None:
     """The chat page, and cited answers where a run's documents are at hand."""
     from puna.apps.chat import page
-    from puna.recipes.documents import RunDocuments
     from puna.recipes.run_folder import is_run
 
-    if path is not None and is_run(path) and (documents := RunDocuments.of(path)):
-        stack.parts["reader"] = documents
+    if path is not None and is_run(path):
+        from puna.recipes.documents import RunDocuments
+
+        if documents := RunDocuments.of(path):
+            stack.parts["reader"] = documents
     app.include_router(page.router)

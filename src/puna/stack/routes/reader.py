@@ -7,19 +7,21 @@ and chat plainly. Questions over uploaded files go through vector stores.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import JSONResponse
 
 from puna.core.chat import Message
-from puna.reader.reading import CitedAnswer
+from puna.stack import spans
 from puna.stack.context import stack_of
 from puna.stack.errors import ApiError, invalid, not_found
 from puna.stack.state.store import run
 from puna.stack.wire.base import Wire
 
+if TYPE_CHECKING:  # a server starts without numpy, which the reader computes with
+    from puna.reader.reading import CitedAnswer
 router = APIRouter(prefix="/v1alpha/reader", tags=["reader"])
 _LONGEST = 4000  # characters of a question
 
