@@ -14,7 +14,6 @@ from pydantic import Field
 from starlette.responses import JSONResponse
 
 from puna.core.chat import Message
-from puna.stack import spans
 from puna.stack.context import stack_of
 from puna.stack.errors import ApiError, invalid, not_found
 from puna.stack.state.store import run
