@@ -95,6 +95,21 @@ class StorageConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetryConfig:
+    """Where traces go; OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT, say it too.
+
+    Attributes:
+        endpoint: of a collector that takes OTLP over HTTP: "http://127.0.0.1:4318"; "" leaves it to the variables.
+    """
+
+    endpoint: str = ""
+
+    def __post_init__(self) -> None:
+        whole = not self.endpoint or self.endpoint.startswith(("http://", "https://"))
+        require(whole, f"endpoint is {self.endpoint!r}.", "Write it with its scheme: http://127.0.0.1:4318.")
+
+
+@dataclass(frozen=True, slots=True)
 class StackConfig:
     """A server.
 
@@ -106,6 +121,7 @@ class StackConfig:
         shields: name -> `type` and settings.
         mcp: how servers of tools are talked to.
         connectors: name -> a server of tools that every caller may use.
+        telemetry: where traces go.
     """
 
     server: ServerConfig = field(default_factory=ServerConfig)
@@ -115,6 +131,7 @@ class StackConfig:
     shields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     mcp: McpConfig = field(default_factory=McpConfig)
     connectors: Mapping[str, ConnectorConfig] = field(default_factory=dict)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
     def __post_init__(self) -> None:
         for name, settings in self.providers.items():

@@ -1,4 +1,6 @@
-"""A provider seen through a meter: tokens, times and failures of every answer are counted, whoever asked for it."""
+"""A provider seen through a meter: tokens, times and failures of every answer are counted, whoever asked for it, and
+traced where the server traces.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,10 @@ from typing import Any, cast
 
 from puna.core.chat import Message, ToolSpec
 from puna.core.completion import Completion, Done, StreamEvent
+from puna.stack import spans
 from puna.stack.operation.limits import Limits
 from puna.stack.operation.metrics import Metrics
+from puna.stack.operation.tracing import answered, answering, embedding
 from puna.stack.providers.provider import Ask, Health, ModelInfo, Provider
 
 
@@ -44,20 +48,24 @@ class MeteredProvider:
         return await self.provider.health()
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
-        return await self.provider.embed(model, texts)
+        with spans.carried(embedding(self.provider, model, len(texts))):
+            return await self.provider.embed(model, texts)
 
     async def count_tokens(self, model: str, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int | None:
         return await self.provider.count_tokens(model, messages, tools)
 
     async def stream(self, ask: Ask) -> AsyncIterator[StreamEvent]:
         name, started, first = f"{self.id}/{ask.model}", time.perf_counter(), 0.0
+        span = answering(self.provider, ask)
         try:
-            async with aclosing(cast(Any, self.provider.stream(ask))) as events:
+            async with aclosing(cast(Any, spans.along(span, self.provider.stream(ask)))) as events:
                 async for event in events:
                     if not first:
                         first = time.perf_counter()
                         self.metrics.first_token.labels(name).observe(first - started)
                     if isinstance(event, Done):
+                        if span is not None:
+                            span.set(answered(event.completion, first - started))
                         self._count(name, ask.owner, event.completion, time.perf_counter() - first)
                     yield event
         except Exception as error:

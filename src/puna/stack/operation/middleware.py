@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from puna.stack import spans
 from puna.stack.context import Caller
 from puna.stack.errors import ApiError
 from puna.stack.operation import keys
@@ -159,6 +160,8 @@ class Access:
             caller = state.get("caller", Caller())
             line = {"id": state.get("request_id", ""), "method": scope["method"], "route": route, "status": status,
                     "ms": round(seconds * 1e3, 1), "key": caller.key_id}  # fmt: skip
+            if (span := spans.current()) is not None:
+                line["trace"] = span.trace_id
             ACCESS.info(json.dumps(line))
 
 

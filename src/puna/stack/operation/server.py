@@ -34,8 +34,11 @@ from puna.stack.operation.limits import Limits
 from puna.stack.operation.metering import MeteredProvider
 from puna.stack.operation.metrics import CONTENT_TYPE_LATEST, Metrics
 from puna.stack.operation.middleware import Access, BodyLimit, Gate
+from puna.stack.operation.otel import open_tracer
+from puna.stack.operation.tracing import Tracing
 from puna.stack.providers.provider import Provider
 from puna.stack.routing.router import Router, read_routes
+from puna.stack.spans import Tracer
 from puna.stack.state.files import FileStore
 from puna.stack.state.sqlite import SqliteStore
 from puna.stack.state.store import Store
@@ -56,14 +59,18 @@ def open_store(database: str, folder: Path) -> Store:
     return SqliteStore(Path(database).expanduser() if database else folder / "stack.db")
 
 
-def build(config: StackConfig, folder: Path, more: Mapping[str, Provider] | None = None) -> tuple[Stack, FastAPI]:
+def build(
+    config: StackConfig, folder: Path, more: Mapping[str, Provider] | None = None, tracer: Tracer | None = None
+) -> tuple[Stack, FastAPI]:
     """A stack and its application.
 
     Args:
         config: of the server.
         folder: where it keeps what the config gives no place.
         more: providers that stand beside the config's, such as the model that `puna serve` was given.
+        tracer: where traces go, in place of the config's.
     """
+    tracer = tracer or open_tracer(config.telemetry)
     store = open_store(config.storage.database, folder)
     keys.adopt(store, config.server.key)
     files = FileStore(Path(config.storage.files or folder / "files"), config.server.max_file_bytes)
@@ -84,6 +91,8 @@ def build(config: StackConfig, folder: Path, more: Mapping[str, Provider] | None
     app = make_app(stack)
     app.include_router(_metrics_router(metrics))
     _surround(app, stack, config.server, limits, metrics)
+    if tracer is not None:
+        app.add_middleware(Tracing, tracer=tracer)  # before all others, so that their refusals are traced too
     return stack, app
 
 

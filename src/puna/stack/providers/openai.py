@@ -26,12 +26,13 @@ from puna.base.web import is_loopback
 from puna.core.chat import Message, ToolSpec
 from puna.core.completion import Done, StreamEvent, TextDelta, ToolCallDelta
 from puna.core.verdict import Price
+from puna.stack import spans
 from puna.stack.errors import ApiError
 from puna.stack.providers.provider import Ask, Health, ModelInfo, ModelType
 from puna.stack.providers.remote_body import Profile, chat_body, profile, raw_body
 from puna.stack.providers.remote_reading import Blotter, Streamed, UpstreamError, refusal, whole_json
-
 from puna.stack.providers.transport import transport_for
+
 T = TypeVar("T")
 _FIRST_WAIT = 0.5  # seconds; the longest first wait, doubled with every attempt
 _FRESH = 300.0  # seconds that a list of models is good for
@@ -122,8 +123,8 @@ class OpenAIProvider:
             timeout=httpx.Timeout(config.timeout, connect=min(config.timeout, 10.0)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=not is_loopback(url.host),  # a proxy does not reach this machine
-        )
             transport=transport_for(url),
+        )
 
     async def start(self) -> None:
         """Nothing to do: the first request connects, so that a server that is down holds nobody up."""
@@ -287,7 +288,7 @@ class OpenAIProvider:
             ApiError: 400, where the request is at fault; 401 and 403, where the caller's own key is.
         """
         shown = key or self.config.key
-        headers = {"Authorization": f"Bearer {shown}"} if shown else {}
+        headers = {**spans.headers(), **({"Authorization": f"Bearer {shown}"} if shown else {})}
         try:
             async with self._client.stream(method, self._base + path, json=body, headers=headers) as response:
                 if response.status_code != 200:

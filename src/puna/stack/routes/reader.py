@@ -14,6 +14,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse
 
 from puna.core.chat import Message
+from puna.stack import spans
 from puna.stack.context import stack_of
 from puna.stack.errors import ApiError, invalid, not_found
 from puna.stack.state.store import run
@@ -21,6 +22,7 @@ from puna.stack.wire.base import Wire
 
 if TYPE_CHECKING:  # a server starts without numpy, which the reader computes with
     from puna.reader.reading import CitedAnswer
+
 router = APIRouter(prefix="/v1alpha/reader", tags=["reader"])
 _LONGEST = 4000  # characters of a question
 
@@ -64,7 +66,11 @@ class Answer(Wire):
 async def answer(request: Request, body: AnswerRequest) -> JSONResponse:
     """Answers a question with a quotation from the documents, or says that they do not hold the answer."""
     history = [_message(turn, place) for place, turn in enumerate(body.history)]
-    found = await run(_documents(request).answer, body.question, history)
+    what = {"gen_ai.operation.name": "retrieval", "gen_ai.data_source.id": "documents"}
+    with spans.carried(spans.begin("retrieval documents", what)) as span:
+        found = await run(_documents(request).answer, body.question, history)
+        if span is not None:
+            span.set({"puna.retrieval.passages": len(found.spans)})
     return JSONResponse(found.to_json())
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 from puna.base.errors import RemoteError
 from puna.core.completion import Completion, StreamEvent, TextDelta
+from puna.stack import spans
 from puna.stack.providers.provider import Ask, Provider
 from puna.stack.routing.accounts import Accounts, Hold
 from puna.stack.routing.candidate import ITSELF, Candidate
@@ -78,7 +79,10 @@ class Attempt:
         self._events = cast(AsyncIterator[StreamEvent], provider.stream(ask))
         self._name = provider.id
         self._bytes = self._pieces = 0
-        self.first = asyncio.ensure_future(self._next())
+        what = {"puna.routing.candidate": candidate.key, "puna.routing.hedge": line.hedge}
+        self._span = spans.begin(f"attempt {candidate.key}", what)
+        with spans.inside(self._span):
+            self.first = asyncio.ensure_future(self._next())
 
     @property
     def waited(self) -> float:
@@ -197,6 +201,10 @@ class Attempt:
             self.first.exception()  # has been seen
         with suppress(Exception):
             await cast(Any, self._events).aclose()
+        if self._span is not None:
+            outcome = str(entry["outcome"])
+            self._span.set({"puna.routing.outcome": outcome, "puna.cost.dollars": dollars(nano)})
+            self._span.end(outcome if outcome in ("failed", "late", "cut") else "")
         await run(accounts.settle, self.hold, self.ask.owner, nano, entry, record)
 
 

@@ -17,6 +17,7 @@ from puna.base.config import from_dict
 from puna.base.errors import ConfigError, InputError, near
 from puna.core.chat import Message, ToolSpec
 from puna.core.completion import StreamEvent
+from puna.stack import spans
 from puna.stack.errors import invalid
 from puna.stack.providers.provider import Ask, Health, ModelInfo, Provider
 from puna.stack.routing.accounts import Short
@@ -110,7 +111,8 @@ class Router:
         if not isinstance(keys, Mapping):
             raise invalid("provider.keys must be an object: a key for each provider.", "provider.keys")
         route = self.route(ask.model)
-        async with aclosing(cast(Any, route.answer(ask, read_wishes(routing), keys))) as events:
+        span = spans.begin(f"route {ask.model}", {"puna.route": ask.model})
+        async with aclosing(cast(Any, spans.along(span, route.answer(ask, read_wishes(routing), keys)))) as events:
             async for event in events:
                 yield event
 

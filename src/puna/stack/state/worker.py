@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from puna.stack import spans
 from puna.stack.state.store import run
 from puna.stack.state.work import Work, WorkQueue
 
@@ -48,6 +49,7 @@ class Worker:
 
     async def run(self) -> None:
         """Works until it is cancelled; then gives back what it holds."""
+        spans.leave()
         renewed = time.monotonic()
         try:
             while True:

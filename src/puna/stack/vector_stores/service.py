@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from puna.stack import spans
 from puna.stack.context import Stack
 from puna.stack.errors import as_api_error, invalid
 from puna.stack.state.parts import queue_of, uploads_of
@@ -136,10 +137,16 @@ class VectorStores:
         if not wanted:
             raise invalid("The query is empty.", "query")
         found: list[list[Hit]] = []
-        for store_id in dict.fromkeys(vector_store_ids):
-            search = partial(self._search, owner, store_id, wanted, limit)
-            found.append(await run(search, filters=filters, mode=mode, threshold=threshold))
-        return [_found(hit) for hit in merge(found, fused=mode == "hybrid")[:limit] if hit.score >= threshold]
+        what = {"gen_ai.operation.name": "retrieval", "gen_ai.request.top_k": limit, "puna.retrieval.mode": mode}
+        with spans.carried(spans.begin("retrieval vector stores", what)) as span:
+            for store_id in dict.fromkeys(vector_store_ids):
+                search = partial(self._search, owner, store_id, wanted, limit)
+                found.append(await run(search, filters=filters, mode=mode, threshold=threshold))
+            hits = [hit for hit in merge(found, fused=mode == "hybrid")[:limit] if hit.score >= threshold]
+            if span is not None:
+                # Only now is it sure that these are names of stores, and not just anything.
+                span.set({"gen_ai.data_source.id": ",".join(vector_store_ids), "puna.retrieval.passages": len(hits)})
+        return [_found(hit) for hit in hits]
 
     def _search(self, owner: str, store_id: str, queries: Sequence[str], limit: int, **how: Any) -> list[Hit]:
         record = self.records.get(owner, store_id, usable=True)
