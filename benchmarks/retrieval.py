@@ -27,7 +27,9 @@ from puna.core.document import Document
 from puna.data import corpus
 from puna.knowledge.chunk import chunk, titled
 from puna.knowledge.library import Embed, Hit, Library, LibraryConfig, Mode
+from puna.knowledge.postgres_shelf import PostgresShelf
 from puna.knowledge.search import embedded_text
+from puna.knowledge.shelf import Shelf
 from puna.knowledge.static import StaticConfig, StaticEmbedder
 from puna.knowledge.support import calibrate, separation, strength
 from puna.recipes.reading import open_encoder, vector_weight
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument("--meaning", type=float, default=StaticConfig().meaning)
     parser.add_argument("--encoder", action="store_true", help="vectors of the run's own encoder")
     parser.add_argument("--weights", type=float, nargs="+", help="of the vectors' ranking; else what is usual")
+    parser.add_argument("--postgres", default="", metavar="URL", help="of a database with pgvector for the libraries")
     parser.add_argument("--large", type=int, default=100_000, help="chunks of the large library; 0 for none")
     arguments = parser.parse_args()
     documents = list(corpus.read(arguments.run / "read/corpus"))
@@ -79,16 +82,22 @@ def main() -> None:
         table = learn(documents, chars, arguments.meaning)
         return Embedder(table.name, table.embed)
 
+    def place(name: str) -> Path | Shelf:
+        if not arguments.postgres:
+            return Path(folder) / f"{name}.sqlite"
+        PostgresShelf(arguments.postgres, f"bench_{name}").drop()
+        return PostgresShelf(arguments.postgres, f"bench_{name}")
+
     with tempfile.TemporaryDirectory() as folder:
         made = embedder(arguments.chars)
         for weight in weights:
             config = LibraryConfig(chunk_chars=arguments.chars, vector_weight=weight, embedder=made.name)
-            with filled(Path(folder) / "small.sqlite", documents, made, config) as library:
+            with filled(place("small"), documents, made, config) as library:
                 print(f"\n{len(questions):,} questions, {len(library):,} chunks, vector weight {weight}\n")
                 result["ours"] = measure(library, questions)
                 result["not in the documents"] = refusals(library, questions) if weight == weights[-1] else {}
         if arguments.large:
-            result["large"] = large(Path(folder), documents, questions, arguments.large, embedder)
+            result["large"] = large(place("large"), documents, questions, arguments.large, embedder)
     ours = result["ours"]
     assert isinstance(ours, dict)
     result["ratios"] = {
@@ -132,9 +141,9 @@ def learn(documents: Sequence[Document], chars: int, meaning: float) -> StaticEm
     return table
 
 
-def filled(path: Path, documents: Sequence[Document], embedder: Embedder, config: LibraryConfig) -> Library:
+def filled(where: Path | Shelf, documents: Sequence[Document], embedder: Embedder, config: LibraryConfig) -> Library:
     begin = time.perf_counter()
-    library = Library(path, embedder.embed, config)
+    library = Library(where, embedder.embed, config)
     for document in documents:
         library.put(document, {"document": document.id})
     print(f"Putting {len(documents):,} documents took {time.perf_counter() - begin:.1f} s.")
@@ -203,7 +212,7 @@ def refusals(library: Library, questions: Sequence[Asked]) -> dict[str, float]:
 
 
 def large(
-    folder: Path,
+    where: Path | Shelf,
     documents: Sequence[Document],
     questions: Sequence[Asked],
     least: int,
@@ -214,7 +223,7 @@ def large(
     made = embedder(chars)
     config = LibraryConfig(chunk_chars=chars, embedder=made.name)
     times: dict[str, dict[str, float]] = {}
-    with filled(folder / "large.sqlite", documents, made, config) as library:
+    with filled(where, documents, made, config) as library:
         begin = time.perf_counter()
         library.search(questions[0].text)
         first = (time.perf_counter() - begin) * 1000

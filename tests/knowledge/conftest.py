@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from puna.core.document import Document
 from puna.knowledge.library import Embed, Library, LibraryConfig
+from puna.knowledge.postgres_shelf import PostgresShelf
 
 
 @pytest.fixture
@@ -48,13 +51,43 @@ def embedder() -> LetterEmbedder:
     return LetterEmbedder()
 
 
+@dataclass
+class Place:
+    """Where libraries lie, by name. The same name is the same place."""
+
+    store: str
+    base: str
+    names: dict[str, str] = field(default_factory=dict)
+
+    def named(self, name: str) -> str:
+        """A path, or a URL and the library's name there."""
+        if self.store == "sqlite":
+            return f"{self.base}/{name}.sqlite"
+        return f"{self.base} {self.names.setdefault(name, f'test_{uuid.uuid4().hex[:20]}')}"
+
+    def __call__(self, name: str) -> str | PostgresShelf:
+        return self.named(name) if self.store == "sqlite" else PostgresShelf(*self.named(name).split())
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """In files, and in PostgreSQL."""
+    if request.param == "sqlite":
+        yield Place("sqlite", str(tmp_path))
+        return
+    place = Place("postgres", request.getfixturevalue("pgvector_server"))
+    yield place
+    for name in place.names.values():
+        PostgresShelf(place.base, name).drop()
+
+
 @pytest.fixture
-def open_library(tmp_path: Path) -> Iterator[Callable[..., Library]]:
-    """(embed, settings of LibraryConfig) to a library in one file."""
+def open_library(place: Place) -> Iterator[Callable[..., Library]]:
+    """(embed, settings of LibraryConfig) to a library in one place."""
     opened: list[Library] = []
 
-    def make(embed: Embed | None = None, name: str = "library.sqlite", rerank=None, **settings: object) -> Library:
-        opened.append(Library(tmp_path / name, embed, LibraryConfig(**settings), rerank=rerank))  # type: ignore[arg-type]
+    def make(embed: Embed | None = None, name: str = "library", rerank=None, **settings: object) -> Library:
+        opened.append(Library(place(name), embed, LibraryConfig(**settings), rerank=rerank))  # type: ignore[arg-type]
         return opened[-1]
 
     yield make

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from puna.base.errors import StorageError
+from puna.base.errors import StorageError, VersionError
 from puna.core.document import Document
 from puna.knowledge.shelf import Row
 from puna.knowledge.sqlite_shelf import SqliteShelf
@@ -127,3 +127,10 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError):
         SqliteShelf(tmp_path / "file" / "a.sqlite")
+
+
+def test_a_newer_library_is_refused(made: SqliteShelf, tmp_path: Path):
+    with made.writing() as hand:
+        hand.connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(VersionError, match="schema 99"):
+        SqliteShelf(tmp_path / "below" / "a.sqlite")

@@ -103,10 +103,7 @@ class Nearest:
         else:
             chosen = rows[rough >= _kth(rough, 3 * limit + 50)]
             vectors = fetch(self.ids[chosen])
-        scores = np.multiply(vectors, query).sum(axis=1, dtype=np.float64)
-        near = (scores >= _kth(scores, limit)) & (scores > 0)
-        order = np.argsort(-scores[near], kind="stable")
-        return list(zip(self.ids[chosen][near][order].tolist(), scores[near][order].tolist(), strict=True))
+        return best(self.ids[chosen], vectors, query, limit)
 
     def _rough(self, query: Floats) -> Floats:
         """All scores, as the kept numbers give them."""
@@ -121,6 +118,14 @@ class Nearest:
             # Not by BLAS: its threads wait for each other at every block, which is long where others compute.
             np.einsum("ij,j->i", wide[: len(block)], query, out=scores[start : start + len(block)])
         return scores * self.scales
+
+
+def best(ids: Ids, vectors: Floats, query: Floats, limit: int) -> list[tuple[int, float]]:
+    """(id, score) of the nearest among candidates, as `Nearest.search` gives them."""
+    scores = np.multiply(vectors, query).sum(axis=1, dtype=np.float64)
+    near = (scores >= _kth(scores, limit)) & (scores > 0)
+    order = np.argsort(-scores[near], kind="stable")
+    return list(zip(ids[near][order].tolist(), scores[near][order].tolist(), strict=True))
 
 
 def _kth(scores: npt.NDArray[np.floating], k: int) -> float:

@@ -230,6 +230,15 @@ class Shelf(ABC):
         except self.errors as error:
             raise StorageError(f"The library {self.where} cannot be used: {error}.", hint=self.hint) from error
 
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Closes the shelf where the block fails: for what is done before anybody has it."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def close(self) -> None:
         """Closes what waits; a connection at work is closed when its work ends."""
         with self._lock:

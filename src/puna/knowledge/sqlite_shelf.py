@@ -63,7 +63,7 @@ class SqliteShelf(Shelf):
         self._memory = _Memory(exact_below)
         with storage_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._connection() as connection:
+        with self._closing(), self._connection() as connection:
             connection.execute(self.begin_writing)
             try:
                 self._make_tables(connection)

@@ -17,8 +17,8 @@ from importlib import resources
 TOKENIZER = "unicode61 tokenchars '_'"
 # BM25 weights of the columns source, titles and text: a question about `copyfile` wants the passage that defines it.
 WEIGHTS = (2.0, 6.0, 1.0)
-_K1 = 1.2  # of FTS5's bm25, where it is fixed
-_LEAST_IDF = 1e-6  # likewise, for a word that is in half of all passages or more
+K1, B = 1.2, 0.75  # of FTS5's bm25, where they are fixed
+LEAST_IDF = 1e-6  # likewise, for a word that is in half of all passages or more
 _SCORED = 4000  # passages that are scored for one question
 _WORD = re.compile(r"\w+")
 
@@ -35,6 +35,11 @@ def any_of(words: Sequence[str]) -> str:
     return " OR ".join(f'"{word}"' for word in words)
 
 
+def tokens(text: str) -> list[str]:
+    """All words of a text in its order, as an index keeps them: what FTS5's tokenizer gives, but for rare scripts."""
+    return _WORD.findall(text.lower() if text.isascii() else folded(text))
+
+
 def folded(word: str) -> str:
     """The word as FTS5 keeps it: in lower case, without accents."""
     return "".join(char for char in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(char) != "Mn")
@@ -48,7 +53,7 @@ def ceiling(counts: Sequence[int], passages: int) -> float:
         passages: how many there are.
     """
     weights = (math.log((passages - count + 0.5) / (count + 0.5)) for count in counts)
-    return sum(max(weight, _LEAST_IDF) for weight in weights) * (_K1 + 1)
+    return sum(max(weight, LEAST_IDF) for weight in weights) * (K1 + 1)
 
 
 def rarest(words: Sequence[str], counts: Sequence[int]) -> list[str]:
