@@ -67,6 +67,7 @@ def test_what_python_refuses_is_not_read_and_what_it_reads_is_the_same(text: str
 
 @given(text=st.text(alphabet="ab\\'\"nrtx041uN{}\n\r\0 é", max_size=12), triple=st.booleans(), raw=st.booleans())
 @settings(max_examples=400)
+@example(text="\\400\\777\\41", triple=False, raw=False)
 @example(text="\\d\\.", triple=False, raw=False)
 @example(text="\\d\\.", triple=False, raw=True)
 @example(text='""a""', triple=True, raw=False)

@@ -40,8 +40,8 @@ def token_logprobs(hidden_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, ch
         targets_BT: int64.
         chunk_tokens: tokens whose logits are held at once; 0 for as many as suit the vocabulary.
     """
-    if not torch.is_grad_enabled():
-        weight_VD = weight_VD.detach()
+    if not (torch.is_grad_enabled() and weight_VD.requires_grad):
+        weight_VD = weight_VD.detach()  # of a quantised layer's stand-in for its matrix this is the tensor itself
     hidden_ND, targets_N = hidden_BTD.flatten(0, -2), targets_BT.flatten()
     kept_N = targets_N >= 0
     index = None if bool(kept_N.all()) else kept_N.nonzero().squeeze(1)

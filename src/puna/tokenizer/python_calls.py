@@ -258,6 +258,9 @@ class _Literal:
         return self._character(char)
 
     def _escape(self, char: str) -> bool:
+        if not self._raw and char in "4567":
+            self._word, self._state = char, self._octal
+            return True
         self._state = self._string
         if not self._raw and char not in _ESCAPES:
             self._source.append("\\")  # Python keeps the backslash of an escape it does not know, and warns
@@ -265,6 +268,15 @@ class _Literal:
             self._source.append(char)
             return True
         return self._character(char)
+
+    def _octal(self, char: str) -> bool:
+        """The rest of up to three digits. Above 377 Python warns, so that they are spelt in another way."""
+        if char in "01234567" and len(self._word) < 3:
+            self._word += char
+            return True
+        self._source.append(f"u{int(self._word, 8):04x}")
+        self._word, self._state = "", self._string
+        return self._string(char)
 
     def _character(self, char: str) -> bool:
         """A character inside quotes, spelt so that Python's parser leaves it as it is."""
