@@ -17,6 +17,7 @@ from puna.core.completion import SamplingParams
 if TYPE_CHECKING:
     from puna.engine.local import LocalModel
     from puna.evals.contamination import ContaminationReport
+    from puna.evals.measures import Run
     from puna.evals.statistics import Comparison
     from puna.evals.suites import Suite
 
@@ -51,10 +52,11 @@ def command(path: Path, documents: Path | None, files: tuple[str, ...], as_json:
     """Measure the model in PATH (a run folder or a checkpoint).
 
     On DOCUMENTS that it has not seen: bits per byte, and answers to questions about them. With --task, on question sets
-    in the public formats: MMLU, ARC, HellaSwag, GSM8K, MGSM, IFEval, BFCL, or any multiple choice; JSONL, JSON, CSV or
-    Parquet, known by its columns or named (mmlu=FILE). Multiple choice is scored by log-likelihood. Long contexts are
-    generated: needle=4096, keys=4096, values=4096, variables=4096 or words=4096, with a length in bytes. With
-    --training, the questions that stand in those documents are named.
+    in the public formats: MMLU, ARC, HellaSwag, GSM8K, MGSM, IFEval, HumanEval, MBPP, BFCL, or any multiple choice, in
+    JSONL, JSON, CSV or Parquet, known by their columns or named (mmlu=FILE). Multiple choice is scored by
+    log-likelihood; programs run in a sandbox. Long contexts are generated: needle=4096, keys=4096, values=4096,
+    variables=4096 or words=4096, with a length in bytes. With --training, the questions that stand in those documents
+    are named.
     """
     from puna.recipes.run_folder import load_model
 
@@ -161,7 +163,7 @@ def on_suites(
         raise InputError(f"{against} has no results to compare with.", hint="Give the --out of another evaluation.")
     with TemporaryDirectory() as temporary:
         folder = options["out"] or Path(temporary)
-        results = evaluate(subject, suites, config, folder, progress=progress)
+        results = evaluate(subject, suites, config, folder, run_of(suites), progress)
         comparisons = compare_folders(against, folder, options["seed"]) if against else {}
         other = read_json(against / "results.json")["model"] if against else ""
         rows = {suite.name: list(read_jsonl(samples_path(folder, suite.name))) for suite in suites}
@@ -170,6 +172,16 @@ def on_suites(
             told = {one: {score: c.to_json() for score, c in some.items()} for one, some in comparisons.items()}
             write_json(folder / "comparison.json", {"first": other, "second": name, "suites": told})
     return results, comparisons
+
+
+def run_of(suites: Sequence[Suite]) -> Run | None:
+    """What runs programs, where a suite asks for them: the strongest sandbox that holds here."""
+    if not any(suite.measure == "code" for suite in suites):
+        return None
+    from puna.evals.programs import runner
+    from puna.sandbox.probe import best
+
+    return runner(best())
 
 
 def suite_lines(suites: Mapping[str, Any]) -> list[str]:

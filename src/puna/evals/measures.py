@@ -1,7 +1,7 @@
 """What an answer is worth under each measure: named scores between 0 and 1, and what was found in the answer.
 
-Programs are judged by whoever runs them: a `Run` takes a program and says whether it ended without an error. This room
-runs nothing itself.
+Programs are judged by whoever runs them: a `Run` takes a program and says whether it ended without an error. `programs`
+runs them in a sandbox.
 """
 
 from __future__ import annotations
