@@ -107,3 +107,10 @@ def test_faults_in_the_file_are_named() -> None:
         followed("keywords:existence", {}, "a")
     with pytest.raises(InputError, match="relation is 'more'"):
         followed("length_constraints:number_words", {"num_words": 1, "relation": "more"}, "a")
+
+
+def test_words_that_nothing_tells_are_no_proof_of_a_language() -> None:
+    answer = "Sure!\nHenry took the pills and he paid for all of them."
+    assert not followed_loosely("language:response_language", {"language": "de"}, answer)
+    assert followed_loosely("language:response_language", {"language": "en"}, answer)
+    assert followed("language:response_language", {"language": "de"}, "12 + 3 = 15")

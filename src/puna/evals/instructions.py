@@ -175,6 +175,11 @@ def _quoted(text: str, arguments: Arguments) -> bool:
     return len(text) > 1 and text[0] == text[-1] == '"'
 
 
+def _speaks(text: str, arguments: Arguments) -> bool:
+    """Whether a text is in the language. One without letters is in none; words that nothing tells are no proof."""
+    return language_of(text) == arguments["language"] or not any(sign.isalpha() for sign in text)
+
+
 def _is_english(text: str) -> bool:
     """Whether it is, or nothing says that it is not."""
     return language_of(text) in ("en", None)
@@ -185,7 +190,7 @@ CHECKS: dict[str, Check] = {
     "keywords:frequency": _frequency,
     "keywords:forbidden_words": _forbidden,
     "keywords:letter_frequency": _letter_frequency,
-    "language:response_language": lambda text, a: language_of(text) in (a["language"], None),
+    "language:response_language": _speaks,
     "length_constraints:number_sentences": lambda text, a: _related(sentences_in(text), a, "num_sentences"),
     "length_constraints:number_paragraphs": _paragraphs,
     "length_constraints:number_words": lambda text, a: _related(len(words_in(text)), a, "num_words"),
