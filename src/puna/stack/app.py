@@ -17,7 +17,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,24 +28,6 @@ from puna.stack.context import Stack
 from puna.stack.errors import ApiError, as_api_error
 
 _log = logging.getLogger(__name__)
-_ERROR_PLACE = "#/components/schemas/Error"
-_TEXT_OR_NULL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": _TEXT_OR_NULL,
-                "code": _TEXT_OR_NULL,
-            },
-        }
-    },
-}
 
 
 def make_app(stack: Stack) -> FastAPI:
@@ -73,19 +54,10 @@ def make_app(stack: Stack) -> FastAPI:
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the form of refusals that this server has: FastAPI writes its own in."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["Error"] = _ERROR
-        refused = {"description": "Refused.", "content": {"application/json": {"schema": {"$ref": _ERROR_PLACE}}}}
-        for path in document["paths"].values():
-            for operation in path.values():
-                operation["responses"].pop("422", None)
-                operation["responses"] |= {"4XX": refused, "5XX": refused}
-        for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
-        app.openapi_schema = document
+        from puna.stack.document import document  # no server needs it to start
+
+        app.openapi_schema = document(app)
     return app.openapi_schema
 
 

@@ -52,7 +52,7 @@ class Body(Wire):
     data: dict
 
 
-@pytest.mark.parametrize("data", [{"a": float("nan")}, {"a": [float("inf")]}, {"a": 1 << 64}])
+@pytest.mark.parametrize("data", [{"a": float("nan")}, {"a": [float("inf")]}, {"a": 10**400}])
 def test_numbers_that_json_does_not_have_are_refused(data: dict) -> None:
     with pytest.raises(ValidationError):
         Body.model_validate({"data": data})
@@ -64,3 +64,13 @@ def test_depth_has_an_end() -> None:
         deep = [deep]
     with pytest.raises(ValueError, match="60 deep"):
         clean(deep)
+
+
+def test_whole_numbers_of_more_than_64_bits_are_floats_and_fit_no_field_for_whole_numbers() -> None:
+    class Counted(Wire):
+        count: int
+
+    assert clean({"a": [-(1 << 63), 1 << 63]}) == {"a": [-(1 << 63), 2.0**63]}
+    assert isinstance(clean(1 << 63), float)
+    with pytest.raises(ValidationError):
+        Counted.model_validate({"count": 1 << 63})

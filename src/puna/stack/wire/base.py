@@ -44,9 +44,17 @@ def clean(value: Any, depth: int = 0) -> Any:
         return {clean(key, depth): clean(item, depth + 1) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is no number of JSON")
-    if isinstance(value, int) and abs(value) >= _LARGEST:
-        raise ValueError("a whole number has more than 64 bits")
+    if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+        return _as_float(value)
     return value
+
+
+def _as_float(value: int) -> float:
+    """A whole number of more than 64 bits as most readers of JSON take it; fields for whole numbers refuse it."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a whole number is beyond what a number of JSON can be") from None
 
 
 def listed(data: list[dict[str, Any]], has_more: bool = False) -> dict[str, Any]:
