@@ -62,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run of puna raise")
     parser.add_argument("--training", action="store_true", help="ask 1,000 questions that settings may be chosen by")
+    parser.add_argument("--most", type=int, help="questions that are asked; else all")
     parser.add_argument("--chars", type=int, default=600, help="length of a chunk")
     parser.add_argument("--meaning", type=float, default=StaticConfig().meaning)
     parser.add_argument("--encoder", action="store_true", help="vectors of the run's own encoder")
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=100_000, help="chunks of the large library; 0 for none")
     arguments = parser.parse_args()
     documents = list(corpus.read(arguments.run / "read/corpus"))
-    questions = training(arguments.run) if arguments.training else held_out(arguments.run)
+    questions = (training(arguments.run) if arguments.training else held_out(arguments.run))[: arguments.most]
     result: dict[str, object] = {"question": "retrieval of the chunk that answers, recall@10 and nDCG@10"}
     encoder = arguments.run / "encoder" if arguments.encoder else None
     weights = arguments.weights or [vector_weight(encoder) if encoder else LibraryConfig().vector_weight]
