@@ -4,7 +4,7 @@ OGX 1.5.0 (formerly Llama Stack) publishes its tests in its source distribution.
 OGX's and OpenAI's clients against a server on a socket; the model behind both servers is `ogx_model.py`.
 
     python3.12 -m venv ENV && ENV/bin/pip install ogx==1.5.0 ogx-client==1.5.0 openai pytest pytest-asyncio \\
-        pytest-timeout anthropic mcp langchain-openai langgraph sqlite-vec numpy chardet pypdf tiktoken
+        pytest-timeout anthropic mcp langchain-openai langgraph faiss-cpu numpy chardet pypdf tiktoken neo4j
     pip download --no-deps --no-binary=:all: ogx==1.5.0 && tar xf ogx-1.5.0.tar.gz
     python benchmarks/ogx_suite.py --suite ogx-1.5.0 --ogx ENV/bin/python
 
@@ -12,7 +12,7 @@ OGX needs tiktoken's cl100k_base from the network before it starts; without one,
 has it (the package litellm brings it along).
 
 Two things are told to the suite, by a plugin that is this same file: it knows vector databases by their names and skips
-the others', so the server's one is called sqlite-vec, which is what OGX runs with here; and it is asked for that one
+the others', so the server's one is called faiss, OGX's default and what it runs with here; and it is asked for that one
 only. Left out: what needs a key of somebody's service, guardrails (OGX has none of its own), images.
 """
 
@@ -39,7 +39,7 @@ HERE = Path(__file__).resolve().parent
 FOLDERS = ("conversations", "files", "models", "inspect", "admin", "batches", "vector_io", "inference", "responses")
 OUTCOMES = ("passed", "failed", "skipped")
 MODEL_PORT, PORTS = 9901, {"ogx": 9902, "puna": 9903}
-VECTOR_IO = "sqlite-vec"
+VECTOR_IO = "faiss"
 PUNA = """
 [server]
 port = {port}
@@ -64,9 +64,9 @@ providers:
     provider_type: remote::openai
     config: {{api_key: none, base_url: "http://127.0.0.1:{model}/v1"}}
   vector_io:
-  - provider_id: sqlite-vec
-    provider_type: inline::sqlite-vec
-    config: {{db_path: "{folder}/vectors.db", persistence: {{namespace: "vector_io::sqlite_vec", backend: kv}}}}
+  - provider_id: faiss
+    provider_type: inline::faiss
+    config: {{persistence: {{namespace: "vector_io::faiss", backend: kv}}}}
   files:
   - provider_id: files
     provider_type: inline::localfs
@@ -96,7 +96,7 @@ storage:
     connectors: {{table_name: connectors, backend: sql}}
 server: {{port: {port}}}
 vector_stores:
-  default_provider_id: sqlite-vec
+  default_provider_id: faiss
   default_embedding_model: {{provider_id: openai, model_id: text-embedding-3-small, embedding_dimensions: 1536}}
 connectors:
 - {{connector_type: mcp, connector_id: test-mcp-connector, url: "http://localhost:5199/sse"}}
