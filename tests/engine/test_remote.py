@@ -190,6 +190,13 @@ def test_a_stream_comes_piece_by_piece_and_ends_with_the_whole(server, model):
     assert server.requests[0]["stream"] is True
 
 
+def test_an_end_of_line_that_only_unicode_knows_stays_in_its_text(server, model):
+    raw = piece("a\u2028b", "stop").replace(b"\\u2028", "\u2028".encode())
+    assert "\u2028".encode() in raw
+    server.play((200, {}, [raw, event("[DONE]")]))
+    assert collect(model().stream(ASK))[2].message.content == "a\u2028b"
+
+
 def test_tool_calls_are_put_together_from_their_pieces(server, model):
     def part(index: int, **function: str) -> bytes:
         call = {"index": index, "function": function, **({"id": f"c{index}"} if "name" in function else {})}

@@ -25,6 +25,7 @@ import httpx
 
 from puna.base.config import require
 from puna.base.errors import ConfigError, InputError, RemoteError
+from puna.base.events import ServerEvents
 from puna.base.web import is_loopback, retry_after
 from puna.core.chat import Message, ToolCall, ToolSpec
 from puna.core.completion import (
@@ -162,7 +163,7 @@ class RemoteModel:
         answer = _Streamed()
         with closing(self._send(body, whole=False)) as response:
             try:
-                for data in _events(response.iter_lines()):
+                for data in _data(response.iter_bytes()):
                     if data == "[DONE]":
                         answer.finish = answer.finish or "stop"
                         break
@@ -316,17 +317,13 @@ class _Streamed:
         return [call for _, call in sorted(self._calls.items())]
 
 
-def _events(lines: Iterator[str]) -> Iterator[str]:
-    """The data of server-sent events (WHATWG HTML, section 9.2): lines of one event are joined, comments dropped."""
-    data: list[str] = []
-    for line in lines:
-        if line.startswith("data:"):
-            data.append(line[5:].removeprefix(" "))
-        elif not line and data:
-            yield "\n".join(data)
-            data = []
-    if data:
-        yield "\n".join(data)
+def _data(chunks: Iterator[bytes]) -> Iterator[str]:
+    """The data of a stream's events."""
+    events = ServerEvents()
+    for chunk in chunks:
+        yield from (event.data.decode(errors="replace") for event in events.feed(chunk) if event.data)
+    if (last := events.end()) and last.data:
+        yield last.data.decode(errors="replace")
 
 
 def _wire(message: Message) -> dict[str, Any]:

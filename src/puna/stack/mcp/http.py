@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import httpx
 
 from puna.base.errors import PunaError
-from puna.stack.mcp.events import server_events
+from puna.base.events import ServerEvent, ServerEvents
 from puna.stack.mcp.protocol import McpError, Message, SessionGoneError, is_answer, reply, result_of
 
 _SESSION = "mcp-session-id"
@@ -56,7 +56,7 @@ class HttpTransport:
                     self._session = response.headers.get(_SESSION, "")
                 if response.headers.get("content-type", "").partition(";")[0].strip() != "text/event-stream":
                     return _answer(await self._read(response), message["id"])
-                async with aclosing(server_events(response.aiter_bytes(), self._max_bytes)) as events:
+                async with aclosing(self._events(response)) as events:
                     async for event in events:
                         resume, wait = event.id or resume, wait if event.retry is None else event.retry
                         if event.data and (answer := await self._heard(event.data, message["id"], headers)):
@@ -65,7 +65,18 @@ class HttpTransport:
                 break
         raise McpError("The server's stream ended without an answer.")
 
-    async def _heard(self, data: str, id: Any, headers: Mapping[str, str]) -> Message | None:
+    async def _events(self, response: httpx.Response) -> AsyncGenerator[ServerEvent, None]:
+        events = ServerEvents()
+        async for chunk in response.aiter_bytes():
+            for event in events.feed(chunk):
+                yield event
+            if events.held > self._max_bytes:
+                raise self._too_long()
+
+    def _too_long(self) -> McpError:
+        return McpError(f"The server's answer is longer than {self._max_bytes:,} bytes.")
+
+    async def _heard(self, data: bytes, id: Any, headers: Mapping[str, str]) -> Message | None:
         """One message of a stream: the answer, or something that the server wants to know."""
         try:
             message = json.loads(data)
@@ -134,7 +145,7 @@ class HttpTransport:
         async for chunk in response.aiter_bytes():
             read += chunk
             if len(read) > self._max_bytes:
-                raise McpError(f"The server's answer is longer than {self._max_bytes:,} bytes.")
+                raise self._too_long()
         return bytes(read)
 
     async def forget(self) -> None:

@@ -22,6 +22,7 @@ import httpx
 
 from puna.base.config import from_dict, require
 from puna.base.errors import RemoteError
+from puna.base.events import ServerEvents
 from puna.base.web import is_loopback
 from puna.core.chat import Message, ToolSpec
 from puna.core.completion import Done, StreamEvent, TextDelta, ToolCallDelta
@@ -341,18 +342,11 @@ def _price(data: Any) -> Price | None:
 
 
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The data of server-sent events (WHATWG HTML, section 9.2): lines of one event are joined, comments dropped."""
-    rest, data = b"", []
+    """The data of a stream's events."""
+    events = ServerEvents()
     async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            line = line.removesuffix(b"\r")
-            if line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-            elif not line and data:
-                yield b"\n".join(data)
-                data = []
-    if rest.startswith(b"data:"):
-        data.append(rest[5:].strip())
-    if data:
-        yield b"\n".join(data)
+        for event in events.feed(piece):
+            if event.data:
+                yield event.data
+    if (last := events.end()) and last.data:
+        yield last.data
