@@ -186,3 +186,13 @@ def test_a_proxy_of_the_environment_is_left_to_httpx(monkeypatch: pytest.MonkeyP
     assert transport_for(httpx.URL("https://far.example/v1")) is None
     assert isinstance(transport_for(httpx.URL("https://near.example/v1")), Transport)
     assert isinstance(transport_for(httpx.URL("http://127.0.0.1:1/v1")), Transport)
+
+
+@pytest.mark.parametrize("value", ["a\r\nx-admin: 1", "a\nb", "a\0b"])
+def test_a_key_cannot_bring_headers_of_its_own(value: str) -> None:
+    async def work(client: httpx.AsyncClient, server: Server) -> None:
+        with pytest.raises(httpx.LocalProtocolError, match="end of line"):
+            await client.get("/", headers={"authorization": f"Bearer {value}"})
+        assert (server.connections, server.heads) == (0, [])
+
+    play(lambda: Server(), work)

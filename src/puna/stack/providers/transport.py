@@ -25,6 +25,7 @@ _LONGEST_HEAD = 1 << 16
 _IDLE = 64  # connections that wait for a request
 _STATUS = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: ([^\r\n]*))?$")
 _SIZE = re.compile(rb"[0-9a-fA-F]{1,15}$")
+_ENDS = re.compile(rb"[\r\n\0]")
 _BODILESS = (204, 304)
 
 
@@ -46,13 +47,15 @@ class Transport(httpx.AsyncBaseTransport):
         """Sends a request; gives its answer when the headers have come.
 
         Raises:
-            httpx.TransportError: it cannot be connected to, broke off, was silent for too long, or is not HTTP.
+            httpx.TransportError: it cannot be connected to, broke off, was silent for too long, or is not HTTP; or a
+                header cannot be sent.
         """
         timeouts = request.extensions.get("timeout", {})
         body = await request.aread()
+        head = _head(request)
         connection = self._waiting(request.url) or await self._connected(request.url, timeouts.get("connect"))
         try:
-            connection.send(_head(request) + body)
+            connection.send(head + body)
             status, reason, headers = await connection.head(timeouts.get("read"))
             stream = _Body(self, request, connection, status, headers, timeouts.get("read"))
         except BaseException:
@@ -103,8 +106,13 @@ def _place(url: httpx.URL) -> tuple[str, str, int]:
 
 
 def _head(request: httpx.Request) -> bytes:
+    """Raises:
+    httpx.LocalProtocolError: a line would end early, and what follows would be a header of its own.
+    """
     lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
     lines += [b"%b: %b" % pair for pair in request.headers.raw]
+    if any(_ENDS.search(line) for line in lines):
+        raise httpx.LocalProtocolError("A header holds an end of line.")
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
