@@ -54,6 +54,7 @@ def create_outside(target: dict[str, Any]) -> bool:
 
 def link_outside(target: dict[str, Any]) -> bool:
     os.link(target["outside"], "stolen")
+    os.unlink("stolen")
     return True
 
 
