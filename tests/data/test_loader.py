@@ -70,7 +70,7 @@ assert "torch" not in sys.modules
 def test_each_epoch_visits_each_row_once(shards: TokenShards, rows: int, seed: int) -> None:
     source = loader(shards, rows=rows, seed=seed)
     total = source.packing.rows
-    seen = np.concatenate([source.rows(step) for step in range(-(-3 * total // rows))])
+    seen = np.concatenate([source.order.of_step(step) for step in range(-(-3 * total // rows))])
     for epoch in range(3):
         assert sorted(seen[epoch * total : (epoch + 1) * total]) == list(range(total))
     assert source.steps_per_epoch == pytest.approx(total / rows)
@@ -79,8 +79,8 @@ def test_each_epoch_visits_each_row_once(shards: TokenShards, rows: int, seed: i
 def test_the_order_changes_with_the_epoch_and_the_seed(shards: TokenShards) -> None:
     source = loader(shards, rows=1)
     total = source.packing.rows
-    orders = [[int(source.rows(epoch * total + i)[0]) for i in range(total)] for epoch in range(3)]
-    orders.append([int(loader(shards, rows=1, seed=1).rows(i)[0]) for i in range(total)])
+    orders = [[int(source.order.of_step(epoch * total + i)[0]) for i in range(total)] for epoch in range(3)]
+    orders.append([int(loader(shards, rows=1, seed=1).order.of_step(i)[0]) for i in range(total)])
     assert len({tuple(order) for order in orders}) == 4
 
 

@@ -42,13 +42,13 @@ def groups(batch: Batch[np.ndarray]) -> tuple[dict[int, int], dict[int, int]]:
 
 def test_a_batch_holds_each_questions_passages_once_and_says_which_answers(shards: TokenShards) -> None:
     loader = PairLoader(shards, PAIRS, 16, 60)
-    assert 2 <= loader.pairs_per_step < len(PAIRS)
+    assert 2 <= loader.order.per_step < len(PAIRS)
     by_question = {pair.question: pair for pair in PAIRS}
     for step in range(6):
         (batch,) = loader.micro_batches(step)
         passages, questions = groups(batch)
         assert sorted(passages.values()) == list(range(len(passages)))
-        assert len(questions) <= loader.pairs_per_step
+        assert len(questions) <= loader.order.per_step
         assert set(passages) == {p for q in questions for p in (by_question[q].passage, *by_question[q].others)}
         assert all(passages[by_question[q].passage] == number for q, number in questions.items())
         outside = batch.document_ids < 0
@@ -58,13 +58,13 @@ def test_a_batch_holds_each_questions_passages_once_and_says_which_answers(shard
 
 def test_an_epoch_asks_every_question_once(shards: TokenShards) -> None:
     loader = PairLoader(shards, PAIRS, 16, 72)
-    assert loader.pairs_per_step == 3
+    assert loader.order.per_step == 3
     asked = [question for step in range(6) for question in groups(loader.micro_batches(step)[0])[1]]
     assert sorted(asked) == sorted(2 * [pair.question for pair in PAIRS])
 
 
 def test_there_is_always_something_to_tell_apart(shards: TokenShards) -> None:
-    assert PairLoader(shards, PAIRS, 16, 1).pairs_per_step == 2
+    assert PairLoader(shards, PAIRS, 16, 1).order.per_step == 2
 
 
 def test_a_step_is_a_function_of_the_seed(shards: TokenShards) -> None:

@@ -14,11 +14,10 @@ from torch import Tensor
 from puna.base.errors import ConfigError
 from puna.core.protocols import Objective
 from puna.core.tokens import Batch
-from puna.data.packing import fill, pack
 from puna.data.pairs import Pair, PairLoader
 from puna.data.shards import TokenShards
 from puna.model.transformer import Transformer
-from puna.train.contrastive import Contrastive, segment_means
+from puna.train.contrastive import Contrastive
 from puna.train.optimizer import OptimizerConfig
 from puna.train.trainer import TrainConfig, Trainer
 
@@ -63,22 +62,6 @@ def test_the_loss_is_the_cross_entropy_of_each_questions_passage(
     torch.testing.assert_close(objective.loss(model, batch), torch.stack(losses).mean())
     assert objective.count(batch) == len(PAIRS)
     assert isinstance(objective, Objective)
-
-
-def test_means_are_those_of_each_segment_without_padding(make_shards: MakeShards) -> None:
-    shards = make_shards([3, 5, 2])
-    packing = pack(shards.lengths, 6)
-    batch = fill(shards, packing, np.arange(packing.rows)).map(torch.from_numpy)
-    hidden = torch.randn(*batch.ids.shape, 4)
-    means, first = segment_means(hidden, batch.positions, batch.document_ids)
-    expected = [
-        hidden[row][batch.document_ids[row] == number].mean(0)
-        for row in range(len(batch.ids))
-        for number in range(int(batch.document_ids[row].max()) + 1)
-    ]
-    torch.testing.assert_close(means, torch.stack(expected))
-    assert first.tolist() == sorted(first.tolist())
-    assert (batch.positions.flatten()[first] == 0).all()
 
 
 def test_padding_changes_nothing(tiny_model: Make, loader: PairLoader) -> None:

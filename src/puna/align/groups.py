@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from puna.base.errors import ConfigError, InputError
+from puna.base.errors import InputError
 from puna.core.tokens import A, Batch
+from puna.data.loader import PackedLoader
 from puna.data.packing import Packing, fill, pack
 from puna.data.shards import TokenShards
 
@@ -59,7 +60,7 @@ class GroupBatch(Batch[A]):
         return Batch.map(self, function)  # pyright: ignore[reportReturnType]
 
 
-class GroupLoader:
+class GroupLoader(PackedLoader):
     """Shuffled rows of packed groups, as a function of (seed, step).
 
     Args:
@@ -86,34 +87,15 @@ class GroupLoader:
         references: np.ndarray | None = None,
         seed: int = 0,
     ) -> None:
-        if batch_tokens < context_length:
-            raise ConfigError(
-                f"batch_tokens is {batch_tokens}; it must hold one row of context_length {context_length}."
-            )
         self.shards = shards
         self.groups = list(groups)
-        self.seed = seed
         self.references = np.zeros(len(shards), dtype=np.float32) if references is None else references
         if len(self.references) != len(shards):
             raise InputError(f"There are {len(self.references)} references for {len(shards)} segments.")
-        self.packing, self.group_P = pack_groups(shards.lengths, self.groups, context_length)
-        self.rows_per_step = batch_tokens // context_length
-        self.rows_per_micro_batch = max(1, micro_batch_tokens // context_length)
-
-    @property
-    def steps_per_epoch(self) -> float:
-        return self.packing.rows / self.rows_per_step
-
-    def micro_batches(self, step: int) -> list[GroupBatch[np.ndarray]]:
-        places = step * self.rows_per_step + np.arange(self.rows_per_step)
-        epochs, within = np.divmod(places, self.packing.rows)
-        order = {e: np.random.default_rng([self.seed, e]).permutation(self.packing.rows) for e in set(epochs.tolist())}
-        rows = np.array([order[e][i] for e, i in zip(epochs.tolist(), within.tolist(), strict=True)])
-        parts = range(0, len(rows), self.rows_per_micro_batch)
-        return [self.batch(rows[i : i + self.rows_per_micro_batch]) for i in parts]
+        packing, self.group_P = pack_groups(shards.lengths, self.groups, context_length)
+        super().__init__(packing, batch_tokens, micro_batch_tokens, seed)
 
     def batch(self, rows: np.ndarray) -> GroupBatch[np.ndarray]:
-        """The batch of these rows."""
         tokens = fill(self.shards, self.packing, rows)
         pieces = np.concatenate([np.arange(*self.packing.first_piece[row : row + 2]) for row in rows])
         segments, groups = self.packing.pieces[pieces, 0], self.group_P[pieces]

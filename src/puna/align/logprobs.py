@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from puna.core.tokens import Batch
 from puna.model.heads import token_logprobs
 from puna.model.transformer import Transformer
+from puna.train.segments import segment_lengths, segment_numbers, segment_sums
 
 
 def sequence_logprobs(model: Transformer, batch: Batch[Tensor], chunk_tokens: int = 0) -> tuple[Tensor, Tensor]:
@@ -35,18 +35,7 @@ def sequence_logprobs(model: Transformer, batch: Batch[Tensor], chunk_tokens: in
     return segment_sums(logprobs_BT, batch), segment_sums(batch.loss_mask.float(), batch)
 
 
-def segment_sums(values_BT: Tensor, batch: Batch[Tensor]) -> Tensor:
-    """(S,), the sum of the values of each segment's tokens; padding belongs to none."""
-    kept_N = (batch.document_ids >= 0).flatten()
-    begins_N = (batch.positions == 0).flatten() & kept_N
-    segment_N = begins_N.cumsum(0)[kept_N] - 1
-    values_N = values_BT.flatten()[kept_N]
-    return values_N.new_zeros(int(begins_N.sum())).index_add(0, segment_N, values_N)
-
-
 def last_tokens(batch: Batch[Tensor]) -> Tensor:
     """(S,) int64, where each segment's last token stands among all B*T."""
-    kept_BT = batch.document_ids >= 0
-    following_BT = torch.full_like(batch.document_ids, -1)
-    following_BT[:, :-1] = batch.document_ids[:, 1:]
-    return (kept_BT & (following_BT != batch.document_ids)).flatten().nonzero().squeeze(1)
+    _, _, first_S = segment_numbers(batch)
+    return first_S + segment_lengths(batch) - 1

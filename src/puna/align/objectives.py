@@ -24,6 +24,7 @@ from puna.core.protocols import Objective
 from puna.model.transformer import Transformer
 from puna.train.objectives import OBJECTIVES
 from puna.train.optimizer import OptimizerConfig
+from puna.train.segments import segment_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +129,9 @@ class UnpairedPreference:
 
 def _labelled(batch: GroupBatch[Tensor]) -> GroupBatch[Tensor]:
     """The batch with only the labelled answers' tokens marked: the others have no part in the loss."""
-    begins_N = (batch.positions == 0).flatten() & (batch.document_ids >= 0).flatten()
-    segment_N = begins_N.cumsum(0).sub(1).clamp(min=0)
-    first_BT = (batch.rank_S[segment_N] == 0).view_as(batch.loss_mask)
-    return replace(batch, loss_mask=batch.loss_mask & first_BT)
+    kept, segment_N, _ = segment_numbers(batch)
+    labelled = kept.masked_scatter(kept, batch.rank_S[segment_N] == 0)
+    return replace(batch, loss_mask=batch.loss_mask & labelled.view_as(batch.loss_mask))
 
 
 META_DPO = PairwisePreference(DPO(beta=0.1), nll=0.2)

@@ -7,8 +7,9 @@ where a batch holds many documents, and long ones at the end.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,7 +27,63 @@ class BatchSource(Protocol):
         ...
 
 
-class Loader:
+class Order:
+    """Which of `count` things each step takes: all of them in turn, shuffled anew in each epoch."""
+
+    def __init__(self, count: int, per_step: int, seed: int) -> None:
+        self.count, self.per_step, self.seed = count, per_step, seed
+        self._last: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def of_step(self, step: int) -> np.ndarray:
+        """(per_step,) int64; a step may reach into the next epoch."""
+        places = step * self.per_step + np.arange(self.per_step)
+        epochs, within = np.divmod(places, self.count)
+        return np.concatenate([self._epoch(int(e))[within[epochs == e]] for e in np.unique(epochs)])
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        if self._last[0] != epoch:
+            self._last = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        return self._last[1]
+
+
+class PackedLoader(ABC):
+    """Shuffled rows of a packing; a subclass says what a batch of some rows is.
+
+    Args:
+        packing: the rows.
+        batch_tokens: tokens of a step; what is left over a whole number of rows is not used.
+        micro_batch_tokens: tokens of one forward pass.
+        seed: of the order.
+
+    Attributes:
+        order: of the rows.
+    """
+
+    def __init__(self, packing: Packing, batch_tokens: int, micro_batch_tokens: int, seed: int) -> None:
+        context_length = packing.context_length
+        if batch_tokens < context_length:
+            raise ConfigError(
+                f"batch_tokens is {batch_tokens}; it must hold one row of context_length {context_length}."
+            )
+        self.packing = packing
+        self.order = Order(packing.rows, batch_tokens // context_length, seed)
+        self.rows_per_micro_batch = max(1, micro_batch_tokens // context_length)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.packing.rows / self.order.per_step
+
+    def micro_batches(self, step: int) -> list[Any]:
+        rows = self.order.of_step(step)
+        parts = range(0, len(rows), self.rows_per_micro_batch)
+        return [self.batch(rows[i : i + self.rows_per_micro_batch]) for i in parts]
+
+    @abstractmethod
+    def batch(self, rows: np.ndarray) -> Batch[np.ndarray]:
+        """The batch of these rows."""
+
+
+class Loader(PackedLoader):
     """Shuffled rows of packed shards.
 
     Args:
@@ -49,36 +106,10 @@ class Loader:
         split: bool = True,
     ) -> None:
         self.shards = shards
-        self.packing: Packing = pack(shards.lengths, context_length, split=split)
-        self.rows_per_step = batch_tokens // context_length
-        self.rows_per_micro_batch = max(1, micro_batch_tokens // context_length)
-        self.seed = seed
-        if self.rows_per_step < 1:
-            raise ConfigError(
-                f"batch_tokens is {batch_tokens}; it must hold one row of context_length {context_length}."
-            )
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+        super().__init__(pack(shards.lengths, context_length, split=split), batch_tokens, micro_batch_tokens, seed)
 
-    @property
-    def steps_per_epoch(self) -> float:
-        return self.packing.rows / self.rows_per_step
-
-    def micro_batches(self, step: int) -> list[Batch[np.ndarray]]:
-        rows = self.rows(step)
-        parts = range(0, len(rows), self.rows_per_micro_batch)
-        return [fill(self.shards, self.packing, rows[i : i + self.rows_per_micro_batch]) for i in parts]
-
-    def rows(self, step: int) -> np.ndarray:
-        """(rows_per_step,) int64, the rows of a step; a step may reach into the next epoch."""
-        places = step * self.rows_per_step + np.arange(self.rows_per_step)
-        epochs, within = np.divmod(places, self.packing.rows)
-        return np.concatenate([self._epoch(int(e))[within[epochs == e]] for e in np.unique(epochs)])
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        if self._order[0] != epoch:
-            generator = np.random.default_rng([self.seed, epoch])
-            self._order = epoch, generator.permutation(self.packing.rows)
-        return self._order[1]
+    def batch(self, rows: np.ndarray) -> Batch[np.ndarray]:
+        return fill(self.shards, self.packing, rows)
 
 
 class Curriculum:

@@ -13,6 +13,7 @@ import numpy as np
 
 from puna.base.errors import InputError
 from puna.core.tokens import Batch
+from puna.data.loader import Order
 from puna.data.packing import fill, pack
 from puna.data.shards import TokenShards
 
@@ -57,19 +58,13 @@ class PairLoader:
         self.shards = shards
         self.pairs = fitting
         self.context_length = context_length
-        self.seed = seed
         self.tokens = int(sum(lengths[[p.question, p.passage, *p.others]].sum() for p in fitting))
-        self.pairs_per_step = min(len(fitting), max(2, round(batch_tokens * len(fitting) / self.tokens)))
+        per_step = min(len(fitting), max(2, round(batch_tokens * len(fitting) / self.tokens)))
+        self.order = Order(len(fitting), per_step, seed)
 
     def micro_batches(self, step: int) -> list[Batch[np.ndarray]]:
         """One batch: its passages are each other's negatives, so they are not taken apart."""
-        return [self._batch([self.pairs[i] for i in self._chosen(step)])]
-
-    def _chosen(self, step: int) -> np.ndarray:
-        places = step * self.pairs_per_step + np.arange(self.pairs_per_step)
-        epochs, within = np.divmod(places, len(self.pairs))
-        orders = {e: np.random.default_rng([self.seed, e]).permutation(len(self.pairs)) for e in set(epochs.tolist())}
-        return np.array([orders[e][i] for e, i in zip(epochs.tolist(), within.tolist(), strict=True)])
+        return [self._batch([self.pairs[i] for i in self.order.of_step(step)])]
 
     def _batch(self, chosen: Sequence[Pair]) -> Batch[np.ndarray]:
         passages = list(dict.fromkeys(number for pair in chosen for number in (pair.passage, *pair.others)))

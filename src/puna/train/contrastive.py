@@ -22,6 +22,7 @@ from torch import Tensor
 from puna.base.config import require
 from puna.core.tokens import Batch
 from puna.model.transformer import Transformer
+from puna.train.segments import segment_lengths, segment_numbers, segment_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Contrastive:
 
     def loss(self, model: Transformer, batch: Batch[Tensor]) -> Tensor:
         hidden_BTD = model(batch.ids, batch.positions, batch.document_ids, head=lambda hidden_BTD, _: hidden_BTD)
-        means_SD, first_S = segment_means(hidden_BTD.float(), batch.positions, batch.document_ids)
+        means_SD = segment_sums(hidden_BTD.float(), batch) / segment_lengths(batch).unsqueeze(1)
+        _, _, first_S = segment_numbers(batch)
         number_S, asks_S = batch.targets.flatten()[first_S], batch.loss_mask.flatten()[first_S]
         passages_PD, place_P = means_SD[~asks_S], number_S[~asks_S]
         place = torch.full((int(place_P.max()) + 1,), -1, dtype=torch.int64, device=place_P.device)
@@ -58,18 +60,3 @@ class Contrastive:
             cosines_QP = F.normalize(questions_QD[:, :size], dim=1) @ F.normalize(passages_PD[:, :size], dim=1).T
             losses.append(F.cross_entropy(cosines_QP / self.temperature, answer_Q, reduction="sum"))
         return torch.stack(losses).mean()
-
-
-def segment_means(hidden_BTD: Tensor, positions_BT: Tensor, document_ids_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean over each segment's tokens, (S, D), and where the first of them stands among all B*T tokens, (S,).
-
-    Segments are in the order of the rows; padding is none.
-    """
-    kept_N = (document_ids_BT >= 0).flatten()
-    begins_N = (positions_BT == 0).flatten() & kept_N
-    segment_N = begins_N.cumsum(0)[kept_N] - 1
-    hidden_ND = hidden_BTD.flatten(0, 1)[kept_N]
-    first_S = begins_N.nonzero().squeeze(1)
-    sums_SD = hidden_ND.new_zeros(len(first_S), hidden_ND.shape[1]).index_add(0, segment_N, hidden_ND)
-    lengths_S = torch.bincount(segment_N, minlength=len(first_S)).unsqueeze(1)
-    return sums_SD / lengths_S, first_S
