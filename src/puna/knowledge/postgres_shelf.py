@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from puna.base.config import require
-from puna.base.errors import ConfigError, StorageError, VersionError, missing_extra
+from puna.base.errors import ConfigError, StorageError, VersionError
+from puna.base.postgres import connect, driver
 from puna.core.document import Document
 from puna.knowledge.nearest import Floats, Ids, best
 from puna.knowledge.shelf import Row, Scored, Shelf, dump, load
 from puna.knowledge.words import K1, LEAST_IDF, WEIGHTS, B, folded, tokens
 
 SCHEMA_VERSION = 1
-_WAIT_SECONDS = 30
 _LOCK = 0x6B6E6F77  # the number of the advisory lock; the schema's own number stands beside it
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _SPARE = 50  # chunks that pgvector proposes beyond those that are asked for: its sums are of float32
@@ -70,10 +70,7 @@ class PostgresShelf(Shelf):
     hint = "Check that the database is up, and that it may be reached from here."
 
     def __init__(self, url: str, name: str) -> None:
-        try:
-            import psycopg
-        except ImportError as error:
-            raise missing_extra("psycopg", "postgres", "Keeping documents in PostgreSQL") from error
+        psycopg = driver("Keeping documents in PostgreSQL")
         require(
             bool(_NAME.fullmatch(name)),
             f"A library is called {name!r}; its name has up to 63 small letters, digits and underscores.",
@@ -84,21 +81,11 @@ class PostgresShelf(Shelf):
         self.begin_writing = f"BEGIN; SELECT pg_advisory_xact_lock({_LOCK}, hashtext('{name}'))"
         super().__init__(f"{name!r} in PostgreSQL")
         self._search_path = name
-        with self._closing(), self._connection() as connection:
+        with self._closing(), self._connection() as connection, self._transaction(connection, self.begin_writing):
             self._prepare(connection)
 
     def _open(self) -> Any:
-        options = {"connect_timeout": _WAIT_SECONDS, "application_name": "puna"}
-        try:
-            connection = self._psycopg.connect(self.url, autocommit=True, **options)
-        except self._psycopg.ProgrammingError:
-            # Its message holds the URL, and that holds the password.
-            raise ConfigError(
-                "The URL of the PostgreSQL database cannot be read.",
-                hint="Write postgresql://user:password@host:port/name.",
-            ) from None
-        connection.execute(f"SET lock_timeout = '{_WAIT_SECONDS}s'")
-        connection.execute("SET client_encoding = 'UTF8'")
+        connection = connect(self._psycopg, self.url)
         connection.execute(f"SET search_path = {self._search_path}")
         return connection
 
@@ -112,28 +99,20 @@ class PostgresShelf(Shelf):
         return PostgresHand(connection)
 
     def _prepare(self, connection: Any) -> None:
-        connection.execute(self.begin_writing)
-        done = False
-        try:
-            self._search_path = f"{self.name}, {self._extension(connection)}"
-            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self.name}")
-            connection.execute(f"SET search_path = {self._search_path}")
-            there = connection.execute("SELECT to_regclass(%s)", (f"{self.name}.counters",)).fetchone()[0]
-            if there is None:
-                for statement in _SCHEMA.split(";\n"):
-                    connection.execute(statement)
-            (version,) = connection.execute("SELECT value FROM counters WHERE name = 'version'").fetchone()
-            if version > SCHEMA_VERSION:
-                raise VersionError(
-                    f"The library {self.where} was written by a newer Puna (schema {version}; this one knows "
-                    f"{SCHEMA_VERSION}).",
-                    hint="Update Puna, or name another library.",
-                )
-            connection.execute("COMMIT")
-            done = True
-        finally:
-            if not done:
-                self._roll_back(connection)
+        self._search_path = f"{self.name}, {self._extension(connection)}"
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self.name}")
+        connection.execute(f"SET search_path = {self._search_path}")
+        there = connection.execute("SELECT to_regclass(%s)", (f"{self.name}.counters",)).fetchone()[0]
+        if there is None:
+            for statement in _SCHEMA.split(";\n"):
+                connection.execute(statement)
+        (version,) = connection.execute("SELECT value FROM counters WHERE name = 'version'").fetchone()
+        if version > SCHEMA_VERSION:
+            raise VersionError(
+                f"The library {self.where} was written by a newer Puna (schema {version}; this one knows "
+                f"{SCHEMA_VERSION}).",
+                hint="Update Puna, or name another library.",
+            )
 
     def _extension(self, connection: Any) -> str:
         """The schema that pgvector's types are in, quoted; the extension is made where it is not."""

@@ -193,16 +193,21 @@ class Shelf(ABC):
     @contextmanager
     def writing(self) -> Iterator[Writing]:
         """The library while nobody else writes; changes are kept together when the block ends, or not at all."""
-        with self._connection() as connection:
-            connection.execute(self.begin_writing)
-            done = False
-            try:
-                yield self._hand(connection)
-                connection.execute("COMMIT")
-                done = True
-            finally:
-                if not done:
-                    self._roll_back(connection)
+        with self._connection() as connection, self._transaction(connection, self.begin_writing):
+            yield self._hand(connection)
+
+    @contextmanager
+    def _transaction(self, connection: Any, begin: str) -> Iterator[None]:
+        """Commits what the block does, or leaves nothing of it."""
+        connection.execute(begin)
+        done = False
+        try:
+            yield
+            connection.execute("COMMIT")
+            done = True
+        finally:
+            if not done:
+                self._roll_back(connection)
 
     def _roll_back(self, connection: Any) -> None:
         """Ends a transaction; a connection that has broken has ended it, and says so by itself."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from puna.base.errors import ConfigError, missing_extra
+from puna.base.postgres import connect, driver
 from puna.stack.state.migrations import migrate, steps
 from puna.stack.state.sql import SqlStore
 
 _CONNECTIONS = 8  # of one process; PostgreSQL allows 100 in all unless told otherwise
-_WAIT_SECONDS = 30
 _LOCK = 0x70756E61  # the number of the advisory lock, the same in every server
 
 
@@ -24,10 +23,7 @@ class PostgresStore(SqlStore):
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            import psycopg
-        except ImportError as error:
-            raise missing_extra("psycopg", "postgres", "Keeping records in PostgreSQL") from error
+        psycopg = driver("Keeping records in PostgreSQL")
         self._psycopg, self._url = psycopg, url
         self.errors = (psycopg.Error,)
         super().__init__(_shown(psycopg, url), _CONNECTIONS, "%s")
@@ -42,18 +38,7 @@ class PostgresStore(SqlStore):
             self._run("INSERT INTO records_schema (version) VALUES (?)", (newest,))
 
     def _connect(self) -> Any:
-        options = {"connect_timeout": _WAIT_SECONDS, "application_name": "puna"}
-        try:
-            connection = self._psycopg.connect(self._url, autocommit=True, **options)
-        except self._psycopg.ProgrammingError:
-            # Its message holds the URL, and that holds the password.
-            raise ConfigError(
-                "The URL of the PostgreSQL database cannot be read.",
-                hint="Write postgresql://user:password@host:port/name.",
-            ) from None
-        connection.execute(f"SET lock_timeout = '{_WAIT_SECONDS}s'")
-        connection.execute("SET client_encoding = 'UTF8'")
-        return connection
+        return connect(self._psycopg, self._url)
 
     def _begin(self, connection: Any) -> None:
         connection.execute("BEGIN")
