@@ -10,7 +10,7 @@ from puna.evals.harness import HarnessConfig, Subject, evaluate
 from puna.evals.programs import runner
 from puna.evals.suites import Suite
 from puna.sandbox import probe
-from puna.sandbox.program import Limits, Sandbox
+from puna.sandbox.program import Sandbox
 from puna.testing import ScriptedChatModel
 
 
@@ -34,7 +34,7 @@ def sandbox() -> Sandbox:
     ],
 )
 def test_a_program_passes_where_it_reaches_its_own_end(sandbox: Sandbox, text: str, passes: bool) -> None:
-    assert runner(sandbox, Limits(seconds=5.0, cpu_seconds=2.0))(text) == passes
+    assert runner(sandbox, seconds=2.0)(text) == passes
 
 
 def test_suites_of_code_are_judged_by_running_the_answers(sandbox: Sandbox, tmp_path: Path) -> None:

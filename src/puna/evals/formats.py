@@ -163,11 +163,11 @@ def _gsm8k(row: Row, number: int, path: Path) -> Task:
 
 
 def _mgsm(row: Row, number: int, path: Path) -> Task:
-    answer = row.get("answer_number") if row.get("answer_number") is not None else row.get("answer")
-    name = "answer_number" if row.get("answer_number") is not None else "answer"
-    if not re.fullmatch(r"-?[\d,.]+", str(answer).strip()):
-        raise InputError(f"{path}, question {number + 1}: {name} is {answer!r}; it must be a number.")
-    return Task(_id(row, number), f"Question: {text_of(row, 'question', path)}\nAnswer:", str(answer).strip())
+    name = "answer" if row.get("answer_number") is None else "answer_number"
+    answer = str(row.get(name)).strip()
+    if not re.fullmatch(r"-?[\d,.]+", answer):
+        raise InputError(f"{path}, question {number + 1}: {name} is {row.get(name)!r}; it must be a number.")
+    return Task(_id(row, number), f"Question: {text_of(row, 'question', path)}\nAnswer:", answer)
 
 
 def _ifeval(row: Row, number: int, path: Path) -> Task:

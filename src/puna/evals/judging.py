@@ -18,7 +18,7 @@ from puna.core.protocols import ChatModel
 from puna.core.verdict import Score, Task
 from puna.evals.statistics import mcnemar, mean_score
 
-Preference = Literal["first", "second", "tie"]
+Winner = Literal["first", "second", "tie"]
 
 PROMPT = """You compare two answers to one question. Judge how correct, helpful and clear each is; length and order do \
 not matter.
@@ -50,8 +50,8 @@ class Judgement:
     """
 
     task: Task
-    preference: Preference
-    orders: tuple[Preference | None, Preference | None]
+    preference: Winner
+    orders: tuple[Winner | None, Winner | None]
     texts: tuple[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def judge_pairs(
     return PairwiseScores(score, mcnemar(values.count(1.0), values.count(0.0)), share, judgements)
 
 
-def preference_in(text: str, swapped: bool) -> Preference | None:
+def preference_in(text: str, swapped: bool) -> Winner | None:
     """What a judge's text prefers: its last mark. `swapped`: whether the second answer stood at A."""
     marks = _SAID.findall(text)
     if not marks:

@@ -76,9 +76,8 @@ def _csv_rows(path: Path, delimiter: str, columns: Sequence[str]) -> list[Row]:
         raise ArtifactError(f"{path} is not valid CSV: {error}.") from error
     if not lines:
         return []
-    names, body = (list(columns), lines) if columns else (_header(lines[0]), lines)
-    if not columns and names == lines[0]:
-        body = lines[1:]
+    names = list(columns) or _header(lines[0])
+    body = lines[1:] if not columns and names == lines[0] else lines
     for number, line in enumerate(body, 1):
         if len(line) != len(names):
             raise ArtifactError(f"{path}, row {number}: {len(line)} fields; the others have {len(names)}.")
