@@ -25,6 +25,8 @@ from puna.data.shards import Segment, TokenShards, write_shards
 from puna.tokenizer import Tokenizer
 
 Mask = Literal["content", "answer"]
+# A preference's strength as a number; 0 where nobody has said.
+STRENGTH_LABELS = {"significantly": 4.0, "better": 3.0, "slightly": 2.0, "negligibly": 1.0}
 
 
 def render_answer(
@@ -69,10 +71,6 @@ def write_ranked(
         for answer in preference.ranking
     )
     return _write(folder, segments, tokenizer, mask), groups
-
-
-# A preference's strength as a number; 0 where nobody has said.
-STRENGTH_LABELS = {"significantly": 4.0, "better": 3.0, "slightly": 2.0, "negligibly": 1.0}
 
 
 def write_labelled(

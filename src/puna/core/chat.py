@@ -167,12 +167,7 @@ class Conversation:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        data: dict[str, Any] = {"messages": [message.to_json() for message in self.messages]}
-        if self.tools:
-            data["tools"] = [tool.to_json() for tool in self.tools]
-        if self.meta:
-            data["meta"] = dict(self.meta)
-        return data
+        return {"messages": [message.to_json() for message in self.messages], **circumstances(self.tools, self.meta)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Conversation:
@@ -184,3 +179,9 @@ class Conversation:
             tools=tuple(ToolSpec.from_json(tool) for tool in data.get("tools") or ()),
             meta=data.get("meta") or {},
         )
+
+
+def circumstances(tools: Sequence[ToolSpec], meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in JSON beside messages: the tools on offer and what is known of them, each where there is some."""
+    data: dict[str, Any] = {"tools": [tool.to_json() for tool in tools]} if tools else {}
+    return data | ({"meta": dict(meta)} if meta else {})

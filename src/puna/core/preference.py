@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from puna.base.errors import InputError
-from puna.core.chat import Message, ToolSpec
+from puna.core.chat import Message, ToolSpec, circumstances
 
 Strength = Literal["significantly", "better", "slightly", "negligibly"]
 STRENGTHS: tuple[str, ...] = get_args(Strength)
@@ -54,11 +54,7 @@ class Preference:
             del data["edited"]
         if self.strength:
             data["strength"] = self.strength
-        if self.tools:
-            data["tools"] = [tool.to_json() for tool in self.tools]
-        if self.meta:
-            data["meta"] = dict(self.meta)
-        return data
+        return data | circumstances(self.tools, self.meta)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Preference:

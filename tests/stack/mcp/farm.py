@@ -13,6 +13,8 @@ from pydantic import Field
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from puna.stack.responses.forms import replayed
+
 
 class Watched:
     """An application, and what its requests brought.
@@ -54,16 +56,7 @@ class Watched:
                 refusal = {"jsonrpc": "2.0", "id": json.loads(body)["id"], "error": error}
                 await JSONResponse(refusal, 400)(scope, receive, send)
                 return
-            given = False
-
-            async def again() -> Any:
-                nonlocal given
-                if given:
-                    return await receive()
-                given = True
-                return {"type": "http.request", "body": body, "more_body": False}
-
-            await app(scope, again, send)
+            await app(scope, replayed(body, receive), send)
 
         return watched
 

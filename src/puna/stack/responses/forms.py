@@ -39,10 +39,10 @@ def _as_json(request: Request, body: bytes) -> Request:
     content = json.dumps(fields).encode()
     replaced = {b"content-type": b"application/json", b"content-length": str(len(content)).encode()}
     headers = [(name, replaced.get(name, value)) for name, value in request.scope["headers"]]
-    return Request({**request.scope, "headers": headers}, _first(content, request.receive))
+    return Request({**request.scope, "headers": headers}, replayed(content, request.receive))
 
 
-def _first(content: bytes, receive: Receive) -> Receive:
+def replayed(content: bytes, receive: Receive) -> Receive:
     """The body, then what the server says next."""
     given = False
 
