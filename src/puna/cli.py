@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from puna.base.errors import PunaError, storage_errors
+from puna.commands import SETTINGS
 
 # command -> (module, its line in `puna --help`)
 COMMANDS = {
@@ -65,7 +66,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings=SETTINGS)
 @click.version_option(package_name="puna", prog_name="puna")
 def cli() -> None:
     """Puna raises language models: documents in, a private assistant out.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -16,12 +15,9 @@ from puna.commands.exporting import command
 from puna.export import compressed_tensors, gguf, trtllm
 from puna.model.checkpoint import Checkpoint
 
-# As the whole command line has them: click keeps the first that a command is asked with.
-HELP: Any = {"help_option_names": ["-h", "--help"]}
-
 
 def export(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(command, [str(argument) for argument in arguments], **HELP)
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
 def test_a_checkpoint_becomes_gguf(checkpoint: Path, tmp_path: Path) -> None:

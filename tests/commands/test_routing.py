@@ -6,7 +6,6 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -16,12 +15,9 @@ from puna.commands.routing import command
 from puna.stack.routing.canaries import read_questions
 from puna.stack.routing.decision import replay
 
-# As the whole command line has them: click keeps the first that a command is asked with.
-HELP: Any = {"help_option_names": ["-h", "--help"]}
-
 
 def explain(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(command, ["explain", *map(str, arguments)], **HELP)
+    return CliRunner().invoke(command, ["explain", *map(str, arguments)])
 
 
 def test_a_table_of_all_who_sell_the_model() -> None:
@@ -100,7 +96,7 @@ def test_a_reference_is_measured_on_a_server(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Sound) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         arguments = [f"http://127.0.0.1:{server.server_port}/v1", "--model", "llama", "--rounds", "2"]
-        result = CliRunner().invoke(command, ["reference", *arguments, "--out", str(tmp_path / "q.toml")], **HELP)
+        result = CliRunner().invoke(command, ["reference", *arguments, "--out", str(tmp_path / "q.toml")])
         server.shutdown()
     assert result.exit_code == 0, result.output
     kept = read_questions(str(tmp_path / "q.toml"))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from puna.commands import SETTINGS
+
 if TYPE_CHECKING:
     from puna.engine.local import LocalModel
     from puna.tokenizer import Tokenizer
@@ -18,7 +20,7 @@ CONTEXT = 128  # tokens that are there before decoding is timed
 _EMBEDDING_STD = 0.02
 
 
-@click.command("bench")
+@click.command("bench", context_settings=SETTINGS)
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--size", default="cria-150m", show_default=True, help="Without PATH: a named size, of random weights.")
 @click.option(

@@ -13,10 +13,11 @@ from puna.apps.chat.session import ChatSession
 from puna.apps.chat.terminal import Terminal
 from puna.base.config import override
 from puna.base.errors import ConfigError
+from puna.commands import SETTINGS
 from puna.core.completion import SamplingParams
 
 
-@click.command("chat")
+@click.command("chat", context_settings=SETTINGS)
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 @click.option("--server", metavar="URL", help="Talk to a model of `puna serve` at URL, which keeps the conversation.")
 @click.option(

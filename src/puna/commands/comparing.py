@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
+from puna.commands import SETTINGS
 
-@click.command("compare")
+
+@click.command("compare", context_settings=SETTINGS)
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")

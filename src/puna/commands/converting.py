@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from puna.commands import SETTINGS
+
 _WRITTEN_OUT = "bfloat16"  # of what was quantised
 
 
-@click.command("convert")
+@click.command("convert", context_settings=SETTINGS)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--to", "layout", type=click.Choice(["hf", "meta"]), default="hf", show_default=True)

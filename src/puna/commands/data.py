@@ -9,9 +9,10 @@ import click
 
 from puna.base.config import override
 from puna.base.progress import for_terminal
+from puna.commands import SETTINGS
 
 
-@click.group("data")
+@click.group("data", context_settings=SETTINGS)
 def command() -> None:
     """Read documents, and make conversations of them."""
 

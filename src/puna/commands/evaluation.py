@@ -12,6 +12,7 @@ import click
 from puna.base.errors import ConfigError, InputError
 from puna.base.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from puna.base.progress import Progress, for_terminal
+from puna.commands import SETTINGS
 from puna.core.completion import SamplingParams
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 PAGE = "index.html"
 
 
-@click.command("eval")
+@click.command("eval", context_settings=SETTINGS)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("documents", type=click.Path(path_type=Path), required=False)
 @click.option("--task", "files", multiple=True, help="A file of questions, FILE or FORMAT=FILE; may be given again.")

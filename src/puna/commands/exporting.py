@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from puna.commands import SETTINGS
+
 if TYPE_CHECKING:
     from puna.export.verify import Agreement
 
@@ -16,7 +18,7 @@ _PROBE = 64  # tokens
 _LARGEST_ERROR = 0.1  # of the logits' spread; rounding of inputs to 8 bits costs about 0.01
 
 
-@click.command("export")
+@click.command("export", context_settings=SETTINGS)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--to", "target", type=click.Choice(_TARGETS), default="gguf", show_default=True)

@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
+from puna.commands import SETTINGS
 from puna.commands.serving import read, state_folder
 
 _DAY = 86_400.0
 
 
-@click.group("keys")
+@click.group("keys", context_settings=SETTINGS)
 @click.option("--state", type=click.Path(path_type=Path), help="The server's folder.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Its stack.toml.")
 @click.pass_context

@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from puna.commands import SETTINGS
 
-@click.command("plan")
+
+@click.command("plan", context_settings=SETTINGS)
 @click.argument("size", required=False)
 @click.option("--context", "tokens", default=0, help="Context length to plan for (default: the model's longest).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

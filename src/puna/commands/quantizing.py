@@ -12,6 +12,7 @@ import click
 
 from puna.base.errors import CheckpointError, InputError, StorageError
 from puna.base.progress import Progress, for_terminal
+from puna.commands import SETTINGS
 
 if TYPE_CHECKING:
     from puna.core.verdict import Task
@@ -36,7 +37,7 @@ class Texts:
     tasks: Sequence[Task] = ()
 
 
-@click.command("quantize")
+@click.command("quantize", context_settings=SETTINGS)
 @click.argument("path", metavar="CHECKPOINT", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--recipe", default=None, help="llama3.1-fp8, fp8, fp8-tensor, fp8-block, int8, int8-wo, int4-g32, ...")

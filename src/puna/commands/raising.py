@@ -9,9 +9,10 @@ import click
 
 from puna.base.config import from_dict, override, read_toml, to_toml
 from puna.base.progress import for_terminal, format_seconds
+from puna.commands import SETTINGS
 
 
-@click.command("raise")
+@click.command("raise", context_settings=SETTINGS)
 @click.argument("documents", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder (default: runs/NAME).")
 @click.option("--base", default="scratch", show_default=True, help="'scratch', or a checkpoint folder to start from.")

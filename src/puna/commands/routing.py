@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from puna.commands import SETTINGS
+
 if TYPE_CHECKING:
     from puna.stack.routing.decision import Decision
 
 
-@click.group("route")
+@click.group("route", context_settings=SETTINGS)
 def command() -> None:
     """Which provider answers a request, by price, speed, quality and privacy."""
 

@@ -6,8 +6,10 @@ import json
 
 import click
 
+from puna.commands import SETTINGS
 
-@click.command("sandbox")
+
+@click.command("sandbox", context_settings=SETTINGS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> int:
     """Attack every sandbox that runs foreign code here, and print which hold.

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from puna.commands import SETTINGS
+
 if TYPE_CHECKING:
     from puna.stack.config import StackConfig
     from puna.stack.providers.provider import Provider
 
 
-@click.command("serve")
+@click.command("serve", context_settings=SETTINGS)
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="A stack.toml: providers, limits, keys.")
 @click.option("--host", default=None, help="Address to listen on; any but 127.0.0.1 needs keys.")

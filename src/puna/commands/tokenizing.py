@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from puna.base.progress import for_terminal
+from puna.commands import SETTINGS
 
 
-@click.group("tokenizer")
+@click.group("tokenizer", context_settings=SETTINGS)
 def command() -> None:
     """Train a tokenizer, and look at what it does."""
 

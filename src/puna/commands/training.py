@@ -9,13 +9,14 @@ import click
 
 from puna.base.config import override
 from puna.base.progress import for_terminal
+from puna.commands import SETTINGS
 
 _SETTINGS = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting: optimizer.lr=1e-4.")
 _DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 _QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress.")
 
 
-@click.group("train")
+@click.group("train", context_settings=SETTINGS)
 def command() -> None:
     """Train a checkpoint on documents or on conversations."""
 
