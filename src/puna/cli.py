@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
+from puna.base.command_line import SETTINGS
 from puna.base.errors import PunaError, storage_errors
-from puna.commands import SETTINGS
 
 # command -> (module, its line in `puna --help`)
 COMMANDS = {

@@ -11,9 +11,9 @@ import click
 
 from puna.apps.chat.session import ChatSession
 from puna.apps.chat.terminal import Terminal
+from puna.base.command_line import SETTINGS
 from puna.base.config import override
 from puna.base.errors import ConfigError
-from puna.commands import SETTINGS
 from puna.core.completion import SamplingParams
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from puna.commands import SETTINGS
+from puna.base.command_line import SETTINGS
 
 
 @click.command("compare", context_settings=SETTINGS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from puna.commands import SETTINGS
+from puna.base.command_line import SETTINGS
 
 _WRITTEN_OUT = "bfloat16"  # of what was quantised
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from puna.base.command_line import SETTINGS
 from puna.base.config import override
 from puna.base.progress import for_terminal
-from puna.commands import SETTINGS
 
 
 @click.group("data", context_settings=SETTINGS)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from puna.base.command_line import SETTINGS
 from puna.base.errors import ConfigError, InputError
 from puna.base.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from puna.base.progress import Progress, for_terminal
-from puna.commands import SETTINGS
 from puna.core.completion import SamplingParams
 
 if TYPE_CHECKING:

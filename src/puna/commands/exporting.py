@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from puna.commands import SETTINGS
+from puna.base.command_line import SETTINGS
 
 if TYPE_CHECKING:
     from puna.export.verify import Agreement

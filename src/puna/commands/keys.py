@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from puna.commands import SETTINGS
+from puna.base.command_line import SETTINGS
 from puna.commands.serving import read, state_folder
 
 _DAY = 86_400.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from puna.commands import SETTINGS
+from puna.base.command_line import SETTINGS
 
 
 @click.command("plan", context_settings=SETTINGS)

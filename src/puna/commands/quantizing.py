@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from puna.base.command_line import SETTINGS
 from puna.base.errors import CheckpointError, InputError, StorageError
 from puna.base.progress import Progress, for_terminal
-from puna.commands import SETTINGS
 
 if TYPE_CHECKING:
     from puna.core.verdict import Task

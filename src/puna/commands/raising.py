@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from puna.base.command_line import SETTINGS
 from puna.base.config import from_dict, override, read_toml, to_toml
 from puna.base.progress import for_terminal, format_seconds
-from puna.commands import SETTINGS
 
 
 @click.command("raise", context_settings=SETTINGS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from puna.commands import SETTINGS
+from puna.base.command_line import SETTINGS
 
 if TYPE_CHECKING:
     from puna.stack.routing.decision import Decision

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from puna.commands import SETTINGS
+from puna.base.command_line import SETTINGS
 
 
 @click.command("sandbox", context_settings=SETTINGS)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
+from puna.base.command_line import SETTINGS
 from puna.base.progress import for_terminal
-from puna.commands import SETTINGS
 
 
 @click.group("tokenizer", context_settings=SETTINGS)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from puna.base.command_line import SETTINGS
 from puna.base.config import override
 from puna.base.progress import for_terminal
-from puna.commands import SETTINGS
 
 _SETTINGS = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting: optimizer.lr=1e-4.")
 _DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
